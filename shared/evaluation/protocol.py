@@ -1,0 +1,65 @@
+"""What evaluation asks of a pricer: products in, estimates in dollars out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from shared.data.schema import Product
+
+
+@dataclass
+class Estimates:
+    """Prices for a sequence of products, in the same order.
+
+    ``price`` is a float array in dollars, NaN where the pricer failed; ``error`` then says why.
+    ``low`` and ``high`` bound an interval, ``seconds`` and ``cost_usd`` are per product; each is
+    None where the pricer does not report it.
+    """
+
+    price: np.ndarray
+    error: list[str | None] = field(default_factory=list)
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    seconds: np.ndarray | None = None
+    cost_usd: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Turn lists into arrays, give every failure a reason, and check the lengths."""
+        self.price = np.array(self.price, dtype=np.float64)  # a copy: it is cleaned in place
+        n = len(self.price)
+        self.error = list(self.error) or [None] * n
+        for name in ("low", "high", "seconds", "cost_usd"):
+            values = getattr(self, name)
+            if values is not None:
+                setattr(self, name, np.asarray(values, dtype=np.float64))
+                if len(values) != n:
+                    raise ValueError(f"{name} has {len(values)} values for {n} prices")
+        if len(self.error) != n:
+            raise ValueError(f"error has {len(self.error)} values for {n} prices")
+        self._refuse_impossible_prices()
+
+    def _refuse_impossible_prices(self) -> None:
+        for i in np.flatnonzero(~np.isfinite(self.price) | (self.price < 0)):
+            self.error[i] = self.error[i] or (
+                "no price" if np.isnan(self.price[i]) else f"impossible price {self.price[i]:g}"
+            )
+            self.price[i] = np.nan
+
+
+@runtime_checkable
+class Pricer(Protocol):
+    """Anything that prices products.
+
+    ``name`` is how the leaderboard calls it. A pricer may also have ``settings``, a dict that
+    goes into the manifest of its predictions and decides whether stored ones can be reused.
+    """
+
+    name: str
+
+    def price(self, products: Sequence[Product]) -> Estimates:
+        """Estimate the price of each product, in dollars."""
+        ...
