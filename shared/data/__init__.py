@@ -1,0 +1,40 @@
+"""From a shop's records to items a model can learn from.
+
+``prepare`` does it all; ``curate`` is the step in the middle, one pure function.
+"""
+
+from shared.data.curation import Report, assemble, curate
+from shared.data.pipeline import (
+    PRICE_BANDS,
+    Items,
+    open_items,
+    prepare,
+    price_mix,
+    products,
+    read_products,
+)
+from shared.data.schema import ITEM, PREDICTION, RECORD, SPLITS, Product
+from shared.data.sources import Malformed, SourceError, parse_block, records_table, source_blocks
+
+__all__ = [
+    "ITEM",
+    "PREDICTION",
+    "PRICE_BANDS",
+    "RECORD",
+    "SPLITS",
+    "Items",
+    "Malformed",
+    "Product",
+    "Report",
+    "SourceError",
+    "assemble",
+    "curate",
+    "open_items",
+    "parse_block",
+    "prepare",
+    "price_mix",
+    "products",
+    "read_products",
+    "records_table",
+    "source_blocks",
+]

@@ -1,0 +1,157 @@
+"""Cleaning of product texts: what goes, and what must survive because it carries price.
+
+All of it is Polars expressions over whole columns. Rust's regular expressions have no lookahead,
+so a rule with an exception is written as ``(keep this)|drop that`` and replaced by ``$1``: the
+leftmost, first alternative wins, which makes the exception explicit and the rule fast.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+import polars as pl
+
+MASK = "[price]"
+"""What stands where a text named a price: the answer must not be in the question."""
+
+
+def _ascii(pattern: str) -> str:
+    r"""Give ``\b``, ``\d``, ``\s`` their ASCII meaning: Rust then matches ten times faster."""
+    return pattern.replace(r"\b", r"(?-u:\b)").replace(r"\d", "[0-9]").replace(r"\s", r"[ \t]")
+
+
+_NUMBER = r"\d[\d,]*(?:\.\d+)?"
+_ANNOUNCED = (
+    r"(?:msrp|rrp|(?:list|retail|regular|sale|our|unit|original|suggested retail) price|price)"
+    r"(?: (?:is|of|at|for|from|only|now|just))*"
+)
+PRICES = _ascii(
+    rf"(?i)(?:\b(?:US|USD|CA|AU) ?)?[$€£¥] ?{_NUMBER}(?: ?- ?[$€£¥]? ?{_NUMBER})?(?: ?USD\b)?"
+    rf"|\b(?:USD|EUR|GBP) ?{_NUMBER}"
+    rf"|\b{_NUMBER} ?(?:(?:USD|EUR|GBP|dollars?|euros?|bucks|cents)\b|[€£¢])"
+    rf"|\b{_ANNOUNCED} ?[:=]? ?{_NUMBER}\b(?: ?USD\b)?"
+)
+"""A sum of money: a number beside a currency, or after a word that announces a price."""
+
+HINTED_PRICES = _ascii(
+    r"(?im)\b(now only|only|just|now|was|valued at|worth|saves?|costs?|for|at):? \d[\d,]*\.\d\d"
+    r"( ?[.!;,)\n]|$| (?:each|today|plus|and|or|shipped|shipping|per)\b)"
+)
+"""A number with cents that looks like a price and is followed by no unit: "only 14.99!"."""
+
+_UNITS = (
+    r"w|watts?|kw|hp|v|vac|vdc|volts?|a|amps?|ma|ah|mah|wh|kwh|va|hz|khz|mhz|ghz|b|kb|mb|gb|tb|"
+    r"gbps|mbps|btu|btus|rpm|psi|bar|cfm|gpm|lbs?|oz|kg|g|mg|ml|cl|l|liters?|litres?|qt|quarts?|"
+    r"gal|gallons?|cu|ft|feet|foot|in|inch|inches|mm|cm|m|km|meters?|yards?|mil|k|p|fps|dpi|mp|"
+    r"megapixels?|lumens?|lm|ohms?|db|pcs?|pc|pieces?|packs?|ct|count|sets?|pairs?|rolls?|sheets?|"
+    r"keys?|strings?|channels?|ports?|ways?|speed|bit|x|d|awg|gauge|ga|years?|days?|hours?|hrs?|"
+    r"min|minutes?|sec|degrees?|f|c|grit|tooth|teeth|t|point|pt|drawers?|shelf|doors?|seats?|tier"
+)
+_FAMILIES = r"DDR|LPDDR|GDDR|PC|RTX|GTX|RX|USB|HDMI|IP|MIL-STD-|CR|LR|AAA?|SAE|ISO|UL|WIFI|WI-FI"
+PART_NUMBERS = _ascii(
+    rf"((?i:\b\d[\d.,/]*[\s-]?(?:{_UNITS})\b)|\b(?:{_FAMILIES})-?\d+[A-Z0-9.-]*\b)"
+    r"|\b[A-Z]{1,6}[A-Z-]{0,4}\d[A-Z0-9/-]{4,}\b"
+    r"|\b\d{2,}[A-Z]{1,4}-?\d[A-Z0-9/-]{3,}\b"
+    r"|\b\d{3,}[-/]\d{3,}(?:[-/]\d+)*\b"
+    r"|\b\d{7,}\b"
+)
+"""Part numbers (WPW10503278, DC31-00054A, 4391960), but not 1000-watt, 12000BTU or DDR4-3200."""
+
+BOILERPLATE = _ascii(
+    r"(?i)\b(?:batteries (?:included|required)\s?\??\s?:?\s?(?:yes|no)?\b\??"
+    r"|(?:is )?discontinued by manufacturer\s?:?\s?(?:yes|no)?\b"
+    r"|(?:amazon )?best sellers rank\s?:?[^\n]{0,200}"
+    r"|date first available\s?:?[^\n]{0,24}"
+    r"|customer reviews?\s?:[^\n]{0,60}"
+    r"|(?:asin|upc|ean|gtin|item model number|(?:manufacturer |oem )?part number)\s?:[^\n]{0,40}"
+    r"|(?:click here )?(?:to )?see more product details\.?"
+    r"|make sure this fits by entering your model number\.?"
+    r"|(?:100% )?(?:customer )?satisfaction guaranteed\.?"
+    r"|product description\b:?|about this item\b:?|from the manufacturer\b:?|imported\s*$)"
+)
+_LINKS = r"(?i)https?://\S+|www\.\S+|\S+@\S+\.[a-z]+"
+_TAGS = r"<[a-zA-Z/!][^<>]{0,200}>"
+_NOISE = r"[\x00-\x08\x0b-\x1f\x7f\u200b-\u200f\u2028-\u202e\ufeff\ufffd®™©]|[【】■●★☆✓✔►◆•]+"
+_PICTOGRAMS = r"[\x{2600}-\x{27BF}\x{1F000}-\x{1FAFF}\x{FE0F}]"
+
+_ENGLISH = _ascii(r"(?i)\b(?:the|and|with|for|of|is|to|this|your|in|are|it|you|from|or|on|be)\b")
+_FOREIGN = _ascii(
+    r"(?i)\b(?:der|das|und|mit|für|nicht|ist|eine?[rnms]?|sie|auf|aus|zum|von|los|las|para|una|"
+    r"del|por|su|más|este|esta|les|pour|avec|une|dans|est|sur|votre|ce|della|che|per|il|gli|sono|"
+    r"het|een|voor|niet|och|som|não|uma|com|dos)\b"
+)
+_OTHER_SCRIPT = r"[\x{0370}-\x{1CFF}\x{2E80}-\x{A4CF}\x{AC00}-\x{D7AF}\x{F900}-\x{FAFF}]"
+
+
+def unescape(texts: pl.Series) -> pl.Series:
+    """Resolve HTML entities, twice where a shop escaped them twice; most texts have none."""
+    if not texts.str.contains("&", literal=True).any():
+        return texts
+    resolved = [html.unescape(html.unescape(t)) if t and "&" in t else t for t in texts.to_list()]
+    return pl.Series(texts.name, resolved, dtype=pl.String)
+
+
+def scrub(text: pl.Expr) -> pl.Expr:
+    """Remove markup, links, boilerplate and part numbers; mask prices; settle white space."""
+    return (
+        text.str.replace_all(_TAGS, " ")
+        .str.replace_all(_LINKS, " ")
+        .str.replace_all(_NOISE, " ")
+        .str.replace_all(_PICTOGRAMS, " ")
+        .str.replace_all(PRICES, MASK)
+        .str.replace_all(HINTED_PRICES, f"${{1}} {MASK}${{2}}")
+        .str.replace_all(BOILERPLATE, " ")
+        .str.replace_all(PART_NUMBERS, "${1}")
+        .pipe(settle)
+    )
+
+
+def settle(text: pl.Expr) -> pl.Expr:
+    """Collapse blanks, empty lines and the punctuation that removed words left behind."""
+    return (
+        text.str.replace_all(r"[^\S\n]+", " ")
+        .str.replace_all(r"(?:[,;:/|-] ?){2,}(?:\n|$|,)", "\n")
+        .str.replace_all(r" ([,.;])", "$1")
+        .str.replace_all(r"[ \n]*\n[ \n]*", "\n")
+        .str.strip_chars()
+    )
+
+
+def clip(text: pl.Expr, longest: int) -> pl.Expr:
+    """Cut a text to at most ``longest`` characters, at a blank where one is near."""
+    cut = text.str.slice(0, longest)
+    return (
+        pl.when(text.str.len_chars() > longest)
+        .then(cut.str.replace(r"\s\S{0,40}$", ""))
+        .otherwise(text)
+    )
+
+
+def is_english(text: pl.Expr) -> pl.Expr:
+    """Tell English from other languages by script and by the small words a text is built with.
+
+    A text of mere nouns and numbers counts as English: part lists have no small words at all.
+    """
+    letters = text.str.len_chars().clip(lower_bound=1)
+    foreign = text.str.count_matches(_FOREIGN)
+    other_script = text.str.count_matches(_OTHER_SCRIPT) / letters > 0.15
+    other_words = (foreign >= 4) & (foreign > text.str.count_matches(_ENGLISH))
+    return ~(other_script | other_words)
+
+
+PRICE_TEXT = re.compile(
+    r"^\s*(?:from|now|price|only)?\s*:?\s*(?:US\s?|USD\s?)?(-?)\$?\s*"
+    r"((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?|\.\d+)\s*(?:USD|(?:US )?dollars)?\s*$",
+    re.IGNORECASE,
+)
+
+
+def parse_price(text: pl.Expr) -> pl.Expr:
+    """Read one sum in dollars from what a shop wrote: 12.99, "$1,299.00", "from 14.99".
+
+    Null where no single sum in dollars stands there ("—", "$10 - $20", "12,50 EUR").
+    """
+    pattern = f"(?i){PRICE_TEXT.pattern}"
+    sign, digits = text.str.extract(pattern, 1), text.str.extract(pattern, 2)
+    return (sign + digits.str.replace_all(",", "", literal=True)).cast(pl.Float64, strict=False)

@@ -1,0 +1,37 @@
+"""Every way to price a product, behind one protocol (``shared.evaluation.protocol.Pricer``)."""
+
+from shared.pricers.baselines import (
+    BagOfWords,
+    ConstantMean,
+    ConstantMedian,
+    FittedPricer,
+    Keywords,
+    LinearFeatures,
+    RandomPricer,
+)
+
+PRICERS: dict[str, type[FittedPricer]] = {
+    cls.name: cls
+    for cls in (RandomPricer, ConstantMean, ConstantMedian, Keywords, LinearFeatures, BagOfWords)
+}
+"""Name on the command line and the leaderboard -> class."""
+
+
+def make_pricer(name: str, seed: int = 42) -> FittedPricer:
+    """Return a new pricer by its name; raise ValueError listing the names if there is none."""
+    if name not in PRICERS:
+        raise ValueError(f"there is no pricer {name!r}; there are: {', '.join(PRICERS)}")
+    return PRICERS[name](seed=seed)
+
+
+__all__ = [
+    "PRICERS",
+    "BagOfWords",
+    "ConstantMean",
+    "ConstantMedian",
+    "FittedPricer",
+    "Keywords",
+    "LinearFeatures",
+    "RandomPricer",
+    "make_pricer",
+]
