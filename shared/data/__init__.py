@@ -4,6 +4,7 @@
 """
 
 from shared.data.curation import Report, assemble, curate
+from shared.data.parsing import Malformed, SourceError, parse_block, records_table
 from shared.data.pipeline import (
     PRICE_BANDS,
     Items,
@@ -14,7 +15,7 @@ from shared.data.pipeline import (
     read_products,
 )
 from shared.data.schema import ITEM, PREDICTION, RECORD, SPLITS, Product
-from shared.data.sources import Malformed, SourceError, parse_block, records_table, source_blocks
+from shared.data.sources import source_blocks
 
 __all__ = [
     "ITEM",

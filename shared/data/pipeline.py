@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from shared.data import duplicates, sources
 from shared.data.curation import Report, assemble, curate
+from shared.data.parsing import Malformed, SourceError, parse_block
 from shared.data.schema import ITEM, SPLITS, Product
 from shared.data.splits import assign_splits
 from shared.data.storage import fingerprint, versions, write_json, write_parquet
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 PRICE_BANDS = (0, 25, 50, 100, 200, 500, 1000)
 """Edges in dollars of the bands in which the natural mix of prices is recorded."""
 
-_CODE = ("curation", "duplicates", "pipeline", "schema", "sources", "splits", "text")
+_CODE = ("curation", "duplicates", "pipeline", "parsing", "schema", "sources", "splits", "text")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def prepare(
     items, report, origin = _curate_source(source, seed, size, amazon, limit, progress)
     items = _group_and_split(items, report, seed, progress)
     if not items.num_rows:
-        raise sources.SourceError(f"{source}: no record survived curation: {report.to_dict()}")
+        raise SourceError(f"{source}: no record survived curation: {report.to_dict()}")
     manifest_path.unlink(missing_ok=True)  # while it is absent, the folder counts as unfinished
     write_parquet(items, out / "items.parquet")
     manifest = _manifest(items, report, origin, request)
@@ -105,25 +106,25 @@ def open_items(folder: Path) -> Items:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         manifest["fingerprint"], manifest["rows_in"]
     except FileNotFoundError:
-        raise sources.SourceError(
+        raise SourceError(
             f"{folder}: holds no manifest.json; make it with: python -m shared curate SOURCE "
             f"--out {folder}"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise sources.SourceError(f"{path}: damaged ({error!r}); curate again") from error
+        raise SourceError(f"{path}: damaged ({error!r}); curate again") from error
     return Items(Path(folder), manifest)
 
 
 def read_products(
     source: str, *, size: int = 24_000, seed: int = 42, amazon: str = sources.AMAZON
-) -> tuple[pa.Table, sources.Malformed]:
+) -> tuple[pa.Table, Malformed]:
     """Read every record of a source as an item to be priced; nothing is curated away.
 
     Returns a table in the ITEM schema (``price`` null where unknown, ``split`` and ``cluster``
     null) and what was malformed. Ids are unique: a record without one is named after its
     place, and a repeated id gets a suffix ``#2``, ``#3``…
     """
-    tables, malformed = [], sources.Malformed()
+    tables, malformed = [], Malformed()
     for table, found in _parsed(source, size, seed, amazon, None):
         malformed += found
         tables.append(assemble(table))
@@ -147,14 +148,14 @@ def price_mix(prices: np.ndarray) -> dict[str, float]:
 
 def _parsed(
     source: str, size: int, seed: int, amazon: str, limit: int | None
-) -> Iterator[tuple[pa.Table, sources.Malformed]]:
+) -> Iterator[tuple[pa.Table, Malformed]]:
     """Parse block after block, and refuse the source when too much of it is malformed."""
-    lines, malformed = 0, sources.Malformed()
+    lines, malformed = 0, Malformed()
     for block in sources.source_blocks(source, size=size, seed=seed, amazon=amazon):
         if limit is not None:
             block.lines = block.lines[: limit - lines]
         lines += len(block.lines)
-        table, found = sources.parse_block(block)
+        table, found = parse_block(block)
         malformed += found
         if lines > 1000:  # early, so that a large file of another kind fails at once
             malformed.check(lines)
@@ -167,7 +168,7 @@ def _parsed(
 def _curate_source(
     source: str, seed: int, size: int, amazon: str, limit: int | None, progress: bool
 ) -> tuple[pa.Table, Report, dict]:
-    report, malformed, tables = Report(), sources.Malformed(), [ITEM.empty_table()]
+    report, malformed, tables = Report(), Malformed(), [ITEM.empty_table()]
     raw = hashlib.sha256()
     with tqdm(desc="curate", unit=" records", disable=not progress) as bar:
         for table, found in _parsed(source, size, seed, amazon, limit):

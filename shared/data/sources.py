@@ -10,14 +10,12 @@ import difflib
 import gzip
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import orjson
-import pyarrow as pa
 
-from shared.data.schema import RECORD
+from shared.data.parsing import MAX_LINE_BYTES, Block, SourceError
 
 AMAZON = (
     "hf://datasets/McAuley-Lab/Amazon-Reviews-2023@2b6d039ed471f2ba5fd2acb718bf33b0a7e5598e"
@@ -37,11 +35,6 @@ AMAZON_CATEGORIES = (
 ).split()
 
 BLOCK_LINES = 4096
-MAX_LINE_BYTES = 16 * 2**20
-MAX_MALFORMED_SHARE = 0.10
-MAX_MALFORMED_FEW = 5
-"""A source with more malformed lines than this share, and more than this few, is refused."""
-
 _CHUNK_BYTES = 4 * 2**20
 _NOT_JSONL = {
     b"\xff\xfe": "is UTF-16 text; save it as UTF-8",
@@ -50,49 +43,6 @@ _NOT_JSONL = {
     b"PK\x03\x04": "is a zip archive; unpack it first",
     b"(\xb5/\xfd": "is zstd-compressed; unpack it, or compress it with gzip",
 }
-
-
-class SourceError(ValueError):
-    """A source cannot be read; the message names the file, the line and the remedy."""
-
-
-@dataclass
-class Block:
-    """Consecutive lines of one file. ``first`` is the number of the first line, from 1."""
-
-    file: str
-    first: int
-    lines: list[bytes]
-
-
-@dataclass
-class Malformed:
-    """What could not be read: how many lines, and the first few by file, line and reason."""
-
-    count: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, file: str, line: int, reason: str) -> None:
-        """Count one line and keep it as an example while there are few."""
-        self.count += 1
-        if len(self.examples) < 10:
-            self.examples.append(f"{file}, line {line}: {reason}")
-
-    def __iadd__(self, other: Malformed) -> Malformed:
-        """Add what another block found."""
-        self.count += other.count
-        self.examples = (self.examples + other.examples)[:10]
-        return self
-
-    def check(self, lines: int) -> None:
-        """Raise SourceError if too many of the ``lines`` read so far are malformed."""
-        allowed = max(MAX_MALFORMED_FEW, MAX_MALFORMED_SHARE * lines)
-        if self.count > allowed or self.count == lines:
-            raise SourceError(
-                f"{self.count} of {lines} lines are malformed (at most {MAX_MALFORMED_SHARE:.0%} "
-                f"may be); the first: {'; '.join(self.examples[:3])}. Each line must be one JSON "
-                "object in UTF-8: check that this is the file you meant"
-            )
 
 
 def source_blocks(
@@ -141,71 +91,6 @@ def amazon_categories(source: str) -> list[str]:
     return names
 
 
-def parse_block(block: Block) -> tuple[pa.Table, Malformed]:
-    """Parse a block of JSON lines into a table in the RECORD schema.
-
-    Lines that are not a JSON object are counted, and the rest is kept. Fields of another type
-    than declared are brought to it (a number to its text, a text to a list of one), because
-    shops do list them so.
-    """
-    records, malformed = [], Malformed()
-    for number, line in enumerate(block.lines, start=block.first):
-        if len(line) > MAX_LINE_BYTES:
-            malformed.add(block.file, number, f"longer than {MAX_LINE_BYTES // 2**20} MB")
-            continue
-        try:
-            record = orjson.loads(line)
-            if type(record) is dict:
-                records.append(record)
-            else:
-                malformed.add(block.file, number, f"a JSON {type(record).__name__}, no object")
-        except orjson.JSONDecodeError as error:
-            malformed.add(block.file, number, _why(line, error))
-    return records_table(records), malformed
-
-
-def records_table(records: list[dict]) -> pa.Table:
-    """Bring raw records (dicts of whatever JSON held) to a table in the RECORD schema."""
-    columns = {}
-    for column in RECORD:
-        bring = _to_list if pa.types.is_list(column.type) else _to_text
-        if column.name == "details":
-            bring = _to_json
-        values = [bring(r.get(column.name)) for r in records]
-        columns[column.name] = pa.array(values, column.type)
-    return pa.table(columns, schema=RECORD)
-
-
-def _why(line: bytes, error: Exception) -> str:
-    try:
-        line.decode("utf-8")
-    except UnicodeDecodeError as wrong:
-        return f"not UTF-8 (byte {line[wrong.start]:#04x} at {wrong.start})"
-    return f"not JSON ({str(error).split(':')[0]})"
-
-
-def _to_text(value: Any) -> str | None:
-    if value is None or type(value) is str:
-        return value
-    if type(value) is list:
-        return " ".join(_to_text(v) or "" for v in value).strip() or None
-    if type(value) is dict:
-        return orjson.dumps(value).decode()
-    return str(value)
-
-
-def _to_list(value: Any) -> list[str]:
-    if value is None:
-        return []
-    if type(value) is list:
-        return [v if type(v) is str else _to_text(v) or "" for v in value]
-    return [_to_text(value) or ""]
-
-
-def _to_json(value: Any) -> str | None:
-    return value if value is None or type(value) is str else orjson.dumps(value).decode()
-
-
 def _embedded_blocks(size: int, seed: int) -> Iterator[Block]:
     from shared.embedded import generate
 
@@ -231,31 +116,40 @@ def _file_blocks(files: list[Path]) -> Iterator[Block]:
 
 
 def _blocks_of_file(path: Path) -> Iterator[Block]:
-    number, lines = 0, []
-    first = 1
+    last = 0
     try:
         with _open(path) as stream:
-            for line in _lines(stream):
-                number += 1
-                if line.strip():
-                    lines.append(line)
-                elif lines:  # a blank line ends the block, so that line numbers stay true
-                    yield Block(path.name, first, lines)
-                    lines = []
-                if not lines:
-                    first = number + 1
-                if len(lines) == BLOCK_LINES:
-                    yield Block(path.name, first, lines)
-                    first, lines = number + 1, []
+            for block in _numbered(_lines(stream), path.name):
+                if block.first == 1 and block.lines[0].lstrip().startswith(b"["):
+                    raise SourceError(
+                        f"{path}: this is one JSON array; write one object a line "
+                        "(for example with: jq -c '.[]')"
+                    )
+                last = block.first + len(block.lines) - 1
+                yield block
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(
-            f"{path}: the gzip data is cut off or damaged after line {number} ({error}); "
+            f"{path}: the gzip data is cut off or damaged after line {last} ({error}); "
             "download the file again"
         ) from error
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if lines:
-        yield Block(path.name, first, lines)
+
+
+def _numbered(lines: Iterator[bytes], file: str) -> Iterator[Block]:
+    """Gather lines into blocks; a blank line ends a block, so that line numbers stay true."""
+    block = Block(file, 1, [])
+    for number, line in enumerate(lines, start=1):
+        blank = not line.strip()
+        if not blank:
+            block.lines.append(line)
+        if block.lines and (blank or len(block.lines) == BLOCK_LINES):
+            yield block
+            block = Block(file, number + 1, [])
+        elif blank:
+            block.first = number + 1
+    if block.lines:
+        yield block
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -289,32 +183,27 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _amazon_blocks(categories: list[str], template: str) -> Iterator[Block]:
-    """Stream categories through ``datasets`` as plain text lines.
+    """Stream categories with the opener of ``datasets``: retries, token, nothing on disk.
 
-    Its JSON reader infers a type a chunk and fails where a shop writes a price as a number here
-    and as text there; its text reader gives the very lines, and our own parser does the rest.
+    Not with its loaders: the JSON one infers a type a chunk and fails where a shop writes a
+    price as a number here and as text there, and the text one decodes what comes over the
+    network in the platform's encoding. Our own parser takes the bytes and does the rest.
     """
-    from datasets import load_dataset
+    from datasets.download.streaming_download_manager import xopen
 
     for category in categories:
         url = template.format(category=category)
-        first = 1
+        last = 0
         try:
-            # Read as Latin-1, every byte survives: bad UTF-8 is then one malformed line of ours.
-            stream = load_dataset(
-                "text", data_files=url, split="train", streaming=True, encoding="latin-1"
-            )
-            for batch in stream.iter(batch_size=BLOCK_LINES):
-                lines = [line.encode("latin-1") for line in batch["text"]]
-                yield Block(f"meta_{category}.jsonl", first, lines)
-                first += len(lines)
-        except SourceError:
-            raise
-        except Exception as error:
+            with xopen(url, "rb") as stream:
+                for block in _numbered(_lines(stream), f"meta_{category}.jsonl"):
+                    last = block.first + len(block.lines) - 1
+                    yield block
+        except Exception as error:  # each of many libraries below has its own
             raise SourceError(
-                f"amazon:{category}: cannot be streamed from {url} after line {first - 1} "
+                f"amazon:{category}: cannot be streamed from {url} after line {last} "
                 f"({type(error).__name__}: {str(error)[:200]}). Check the connection, or download "
                 "the file and pass its path"
             ) from error
-        if first == 1:
+        if not last:
             raise SourceError(f"amazon:{category}: {url} is empty")
