@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROFILES = {"tiny": 24_000, "colab": 60_000, "full": 400_000}
-"""Profile name -> number of records the embedded catalogue makes in it."""
+"""Profile name -> how many records the embedded catalogue makes, or Amazon is asked for."""
 
 
 def repository_root() -> Path:
@@ -24,12 +24,14 @@ class Settings:
 
     ``source`` is ``embedded``, the path of a JSONL(.gz) file or of a folder of them, or
     ``amazon:CATEGORY[,CATEGORY…]``. ``runs`` is the git-ignored folder that holds all output.
+    ``amazon`` is the address of a mirror of the Amazon files, with ``{category}`` in it.
     """
 
     profile: str = "tiny"
     source: str = "embedded"
     runs: Path = Path("runs")
     seed: int = 42
+    amazon: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a profile that does not exist before anything runs in it."""
@@ -38,7 +40,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Read ``COURSE_PROFILE``, ``COURSE_SOURCE``, ``COURSE_RUNS`` and ``COURSE_SEED``."""
+        """Read ``COURSE_PROFILE``, ``_SOURCE``, ``_RUNS``, ``_SEED`` and ``_AMAZON``."""
         seed = environ.get("COURSE_SEED", "42")
         if not seed.isdigit():
             raise ValueError(f"COURSE_SEED={seed!r} is not a whole number of 0 or more")
@@ -47,11 +49,12 @@ class Settings:
             source=environ.get("COURSE_SOURCE") or "embedded",
             runs=Path(environ.get("COURSE_RUNS") or repository_root() / "runs").absolute(),
             seed=int(seed),
+            amazon=environ.get("COURSE_AMAZON") or None,
         )
 
     @property
     def size(self) -> int:
-        """Records the embedded catalogue makes in this profile."""
+        """Records of the embedded catalogue, or of an Amazon stream, that this profile uses."""
         return PROFILES[self.profile]
 
     @property
@@ -77,8 +80,10 @@ class Settings:
     def _source_slug(self) -> str:
         if self.source == "embedded":
             return f"embedded-{self.size}"
-        name = self.source.removeprefix("amazon:") if self.source.startswith("amazon:") else (
-            Path(self.source).name.split(".")[0]
+        name = (
+            self.source.removeprefix("amazon:")
+            if self.source.startswith("amazon:")
+            else (Path(self.source).name.split(".")[0])
         )
         readable = "".join(c if c.isalnum() else "-" for c in name)[:40]
         return f"{readable}-{hashlib.sha256(self._identity().encode()).hexdigest()[:8]}"

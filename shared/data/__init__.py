@@ -8,11 +8,13 @@ from shared.data.parsing import Malformed, SourceError, parse_block, records_tab
 from shared.data.pipeline import (
     PRICE_BANDS,
     Items,
+    course_items,
     open_items,
     prepare,
     price_mix,
     products,
     read_products,
+    read_records,
 )
 from shared.data.schema import ITEM, PREDICTION, RECORD, SPLITS, Product
 from shared.data.sources import source_blocks
@@ -29,6 +31,7 @@ __all__ = [
     "Report",
     "SourceError",
     "assemble",
+    "course_items",
     "curate",
     "open_items",
     "parse_block",
@@ -36,6 +39,7 @@ __all__ = [
     "price_mix",
     "products",
     "read_products",
+    "read_records",
     "records_table",
     "source_blocks",
 ]

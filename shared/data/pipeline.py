@@ -22,6 +22,7 @@ from shared.data.parsing import Malformed, SourceError, parse_block
 from shared.data.schema import ITEM, SPLITS, Product
 from shared.data.splits import assign_splits
 from shared.data.storage import fingerprint, versions, write_json, write_parquet
+from shared.settings import Settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,7 +73,7 @@ def prepare(
     *,
     seed: int = 42,
     size: int = 24_000,
-    amazon: str = sources.AMAZON,
+    amazon: str | None = None,
     limit: int | None = None,
     progress: bool = True,
 ) -> Items:
@@ -115,8 +116,28 @@ def open_items(folder: Path) -> Items:
     return Items(Path(folder), manifest)
 
 
+def course_items(settings: Settings, *, progress: bool = True) -> Items:
+    """Curate the records of these settings, or open what an earlier lesson curated from them."""
+    limit = settings.size if settings.source.startswith("amazon:") else None
+    return prepare(
+        settings.source,
+        settings.data,
+        seed=settings.seed,
+        size=settings.size,
+        amazon=settings.amazon,
+        limit=limit,
+        progress=progress,
+    )
+
+
+def read_records(settings: Settings, limit: int | None = None) -> pa.Table:
+    """Return the first ``limit`` raw records of a source, in the RECORD schema."""
+    parsed = _parsed(settings.source, settings.size, settings.seed, settings.amazon, limit)
+    return pa.concat_tables(table for table, _ in parsed)
+
+
 def read_products(
-    source: str, *, size: int = 24_000, seed: int = 42, amazon: str = sources.AMAZON
+    source: str, *, size: int = 24_000, seed: int = 42, amazon: str | None = None
 ) -> tuple[pa.Table, Malformed]:
     """Read every record of a source as an item to be priced; nothing is curated away.
 
@@ -147,7 +168,7 @@ def price_mix(prices: np.ndarray) -> dict[str, float]:
 
 
 def _parsed(
-    source: str, size: int, seed: int, amazon: str, limit: int | None
+    source: str, size: int, seed: int, amazon: str | None, limit: int | None
 ) -> Iterator[tuple[pa.Table, Malformed]]:
     """Parse block after block, and refuse the source when too much of it is malformed."""
     lines, malformed = 0, Malformed()
@@ -166,7 +187,7 @@ def _parsed(
 
 
 def _curate_source(
-    source: str, seed: int, size: int, amazon: str, limit: int | None, progress: bool
+    source: str, seed: int, size: int, amazon: str | None, limit: int | None, progress: bool
 ) -> tuple[pa.Table, Report, dict]:
     report, malformed, tables = Report(), Malformed(), [ITEM.empty_table()]
     raw = hashlib.sha256()
@@ -226,13 +247,13 @@ def _unique(ids: list[str | None]) -> list[str]:
     return unique
 
 
-def _request(source: str, seed: int, size: int, amazon: str, limit: int | None) -> dict:
+def _request(source: str, seed: int, size: int, amazon: str | None, limit: int | None) -> dict:
     """Describe the work, so that the same work is recognised and any other is done anew."""
     described: dict = {"source": source, "seed": seed, "limit": limit, "code": _code_hash()}
     if source == "embedded":
         described["size"] = size
     elif source.startswith("amazon:"):
-        described["amazon"] = amazon
+        described["amazon"] = amazon or sources.AMAZON
     else:
         files = sources.source_files(source)
         described["source"] = Path(source).name

@@ -46,18 +46,19 @@ _NOT_JSONL = {
 
 
 def source_blocks(
-    source: str, *, size: int = 24_000, seed: int = 42, amazon: str = AMAZON
+    source: str, *, size: int = 24_000, seed: int = 42, amazon: str | None = None
 ) -> Iterator[Block]:
     """Yield the lines of a source in blocks of up to 4,096.
 
     ``source`` is ``embedded`` (``size`` records of the built-in catalogue, from ``seed``), a
     path of a .jsonl or .jsonl.gz file or of a folder of them, or ``amazon:CATEGORY[,…]``
-    (streamed from the address template ``amazon``). Raises SourceError.
+    (streamed from the address template ``amazon``, by default the pinned data set). Raises
+    SourceError.
     """
     if source == "embedded":
         return _embedded_blocks(size, seed)
     if source.startswith("amazon:"):
-        return _amazon_blocks(amazon_categories(source), amazon)
+        return _amazon_blocks(amazon_categories(source), amazon or AMAZON)
     return _file_blocks(source_files(source))
 
 

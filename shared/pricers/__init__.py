@@ -9,20 +9,8 @@ from shared.pricers.baselines import (
     LinearFeatures,
     RandomPricer,
 )
-
-PRICERS: dict[str, type[FittedPricer]] = {
-    cls.name: cls
-    for cls in (RandomPricer, ConstantMean, ConstantMedian, Keywords, LinearFeatures, BagOfWords)
-}
-"""Name on the command line and the leaderboard -> class."""
-
-
-def make_pricer(name: str, seed: int = 42) -> FittedPricer:
-    """Return a new pricer by its name; raise ValueError listing the names if there is none."""
-    if name not in PRICERS:
-        raise ValueError(f"there is no pricer {name!r}; there are: {', '.join(PRICERS)}")
-    return PRICERS[name](seed=seed)
-
+from shared.pricers.records import price_records
+from shared.pricers.registry import PRICERS, make_pricer
 
 __all__ = [
     "PRICERS",
@@ -34,4 +22,5 @@ __all__ = [
     "LinearFeatures",
     "RandomPricer",
     "make_pricer",
+    "price_records",
 ]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from shared.data import open_items, read_products
-from shared.data.sources import AMAZON
 from shared.evaluation import evaluate
 from shared.evaluation.store import save_as
-from shared.pricers import make_pricer
+from shared.pricers.registry import make_pricer
 
 
 def price_records(
@@ -19,7 +18,7 @@ def price_records(
     *,
     seed: int = 42,
     size: int = 24_000,
-    amazon: str = AMAZON,
+    amazon: str | None = None,
     progress: bool = True,
 ) -> dict:
     """Price every record of ``source`` with ``pricer``, fitted on the training split of ``train``.
