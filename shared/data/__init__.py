@@ -6,7 +6,6 @@
 from shared.data.curation import Report, assemble, curate
 from shared.data.parsing import Malformed, SourceError, parse_block, records_table
 from shared.data.pipeline import (
-    PRICE_BANDS,
     Items,
     course_items,
     open_items,
@@ -16,7 +15,7 @@ from shared.data.pipeline import (
     read_products,
     read_records,
 )
-from shared.data.schema import ITEM, PREDICTION, RECORD, SPLITS, Product
+from shared.data.schema import ITEM, PREDICTION, PRICE_BANDS, RECORD, SPLITS, Product
 from shared.data.sources import source_blocks
 
 __all__ = [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,16 +18,13 @@ from tqdm.auto import tqdm
 from shared.data import duplicates, sources
 from shared.data.curation import Report, assemble, curate
 from shared.data.parsing import Malformed, SourceError, parse_block
-from shared.data.schema import ITEM, SPLITS, Product
+from shared.data.schema import ITEM, PRICE_BANDS, SPLITS, Product
 from shared.data.splits import assign_splits
 from shared.data.storage import fingerprint, versions, write_json, write_parquet
 from shared.settings import Settings
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-PRICE_BANDS = (0, 25, 50, 100, 200, 500, 1000)
-"""Edges in dollars of the bands in which the natural mix of prices is recorded."""
 
 _CODE = ("curation", "duplicates", "pipeline", "parsing", "schema", "sources", "splits", "text")
 
@@ -162,9 +158,8 @@ def products(items: pa.Table | Dataset) -> list[Product]:
 
 def price_mix(prices: np.ndarray) -> dict[str, float]:
     """Return the share of each price band (for example "25-50") among prices in dollars."""
-    counts, _ = np.histogram(prices, bins=PRICE_BANDS)
-    names = [f"{a}-{b}" for a, b in itertools.pairwise(PRICE_BANDS)]
-    return {n: round(float(c / len(prices)), 6) for n, c in zip(names, counts, strict=True)}
+    counts, _ = np.histogram(prices, [low for low, _ in PRICE_BANDS.values()] + [np.inf])
+    return {n: float(c / max(len(prices), 1)) for n, c in zip(PRICE_BANDS, counts, strict=True)}
 
 
 def _parsed(

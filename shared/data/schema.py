@@ -44,6 +44,16 @@ ITEM = pa.schema(
 """One curated product: ``price`` in dollars, ``cluster`` its near-duplicate group, ``split`` its
 share of the data (train, validation or test)."""
 
+PRICE_BANDS = {
+    "0-25": (0.0, 25.0),
+    "25-50": (25.0, 50.0),
+    "50-100": (50.0, 100.0),
+    "100-200": (100.0, 200.0),
+    "200-500": (200.0, 500.0),
+    "500+": (500.0, float("inf")),
+}
+"""Price band -> the dollars in it, from the first up to but without the second."""
+
 SPLITS = ("train", "validation", "test")
 
 PREDICTION = pa.schema(

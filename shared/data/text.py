@@ -21,7 +21,9 @@ def _ascii(pattern: str) -> str:
 
     ``\s`` is the plain blank, the only one left on a line once ``_NOISE`` has been removed.
     """
-    return pattern.replace(r"\b", r"(?-u:\b)").replace(r"\d", "[0-9]").replace(r"\s", " ")
+    for name, meaning in ((r"[\d", "[0-9"), (r"\d", "[0-9]"), (r"\s", " "), (r"\b", r"(?-u:\b)")):
+        pattern = pattern.replace(name, meaning)
+    return pattern
 
 
 _NUMBER = r"\d[\d,]*(?:\.\d+)?"

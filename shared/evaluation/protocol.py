@@ -30,17 +30,20 @@ class Estimates:
     def __post_init__(self) -> None:
         """Turn lists into arrays, give every failure a reason, and check the lengths."""
         self.price = np.array(self.price, dtype=np.float64)  # a copy: it is cleaned in place
+        if self.price.ndim != 1:
+            raise ValueError(f"prices have the shape {self.price.shape}, not one a product")
         n = len(self.price)
         self.error = list(self.error) or [None] * n
         for name in ("low", "high", "seconds", "cost_usd"):
             values = getattr(self, name)
             if values is not None:
-                setattr(self, name, np.asarray(values, dtype=np.float64))
+                setattr(self, name, np.array(values, dtype=np.float64))
                 if len(values) != n:
                     raise ValueError(f"{name} has {len(values)} values for {n} prices")
         if len(self.error) != n:
             raise ValueError(f"error has {len(self.error)} values for {n} prices")
         self._refuse_impossible_prices()
+        self._check_intervals()
 
     def _refuse_impossible_prices(self) -> None:
         for i in np.flatnonzero(~np.isfinite(self.price) | (self.price < 0)):
@@ -49,13 +52,23 @@ class Estimates:
             )
             self.price[i] = np.nan
 
+    def _check_intervals(self) -> None:
+        """Refuse bounds in the wrong order; a failed estimate has no interval."""
+        if self.low is None or self.high is None:
+            return
+        if (wrong := np.flatnonzero(self.low > self.high)).size:
+            i = wrong[0]
+            raise ValueError(f"interval {i} runs from {self.low[i]:g} down to {self.high[i]:g}")
+        self.low[np.isnan(self.price)] = self.high[np.isnan(self.price)] = np.nan
+
 
 @runtime_checkable
 class Pricer(Protocol):
     """Anything that prices products.
 
     ``name`` is how the leaderboard calls it. A pricer may also have ``settings``, a dict that
-    goes into the manifest of its predictions and decides whether stored ones can be reused.
+    goes into the manifest of its predictions and decides whether stored ones can be reused: put
+    in it all that changes the estimates, such as the fingerprint of the items it was fitted on.
     """
 
     name: str
