@@ -11,9 +11,9 @@ from itertools import islice
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yardstick import compare, listing_text
 
 from shared.embedded import catalogue
-from yardstick import compare, listing_text
 from shared.embedded.dirt import RATES
 from shared.embedded.prices import Product, median_price, rounded
 from shared.embedded.vocabulary import product_types, spellings, table, tiers

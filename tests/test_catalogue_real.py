@@ -10,9 +10,9 @@ import random
 from pathlib import Path
 
 import pytest
+from yardstick import compare
 
 from shared.embedded.catalogue import generate
-from yardstick import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = ROOT.parent / "shared" / "data" / "amazon_meta.jsonl.gz"

@@ -36,7 +36,7 @@ REASONS = (
 """Why a record is dropped, in the order in which it is asked; the first reason counts."""
 
 NOISY_DETAILS = frozenset(
-    "asin|upc|ean|gtin|isbn-10|isbn-13|best sellers rank|customer reviews|date first available|"
+    "asin|upc|ean|gtin|isbn-10|isbn-13|best sellers rank|customer reviews|date first available|date first listed on amazon|"
     "release date|is discontinued by manufacturer|item model number|part number|"
     "manufacturer part number|oem part number|model number|domestic shipping|"
     "international shipping|batteries required?|batteries included?|department|"

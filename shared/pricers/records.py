@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from shared.data import open_items, read_products
 from shared.evaluation import evaluate
 from shared.evaluation.store import save_as
@@ -24,15 +27,25 @@ def price_records(
     """Price every record of ``source`` with ``pricer``, fitted on the training split of ``train``.
 
     Known prices are kept for scoring and never shown to the pricer. Writes the predictions to
-    ``out`` (Parquet) and their manifest beside it, and returns the manifest, with ``malformed``
-    lines counted. Raises SourceError for bad input and ValueError for an unknown pricer.
+    ``out`` (Parquet) and their manifest beside it, and returns the manifest. It counts the
+    ``failed`` estimates, the ``malformed`` lines, and the products ``seen_in_training``, by id or
+    text, on which a score would flatter. Raises SourceError for bad input and ValueError for an
+    unknown pricer.
     """
     model = make_pricer(pricer, seed)
     items, malformed = read_products(source, size=size, seed=seed, amazon=amazon)
-    model.fit(open_items(train).table("train"))
+    learnt_from = open_items(train).table("train")
+    model.fit(learnt_from)
     evaluation = evaluate(model, items, seed=seed, progress=progress)
     manifest = evaluation.manifest | {
+        "failed": evaluation.predictions["price_estimate"].null_count,
         "malformed": malformed.count,
         "malformed_examples": malformed.examples,
+        "seen_in_training": _seen(items, learnt_from),
     }
     return save_as(Path(out), evaluation.predictions, manifest)
+
+
+def _seen(items: pa.Table, learnt_from: pa.Table) -> int:
+    known = [pc.is_in(items[name], learnt_from[name]) for name in ("id", "text")]
+    return pc.sum(pc.or_(*known)).as_py() or 0

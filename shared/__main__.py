@@ -1,0 +1,8 @@
+"""``python -m shared``: the course's command line."""
+
+import sys
+
+from shared.course.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

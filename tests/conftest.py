@@ -1,0 +1,30 @@
+"""What every test needs: results of tests and of nbval's notebooks stay away from real ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_OURS = {"COURSE_SOURCE": "embedded", "COURSE_PROFILE": "tiny", "COURSE_SEED": "42"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fix the settings before nbval starts a kernel: what it executes inherits them."""
+    # Named `runs`, as at home: lessons print this name.
+    config.course_runs = Path(tempfile.mkdtemp(prefix="course-tests-")) / "runs"
+    os.environ.update(_OURS, COURSE_RUNS=str(config.course_runs))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what the session stored."""
+    shutil.rmtree(config.course_runs.parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout under test."""
+    return Path(__file__).resolve().parent.parent
