@@ -14,7 +14,6 @@ from scipy import stats
 from shared.data.schema import PREDICTION
 from shared.evaluation import bootstrap
 from shared.evaluation.metrics import (
-    BANDS,
     by_category,
     by_price_band,
     describe,

@@ -36,14 +36,15 @@ REASONS = (
 """Why a record is dropped, in the order in which it is asked; the first reason counts."""
 
 NOISY_DETAILS = frozenset(
-    "asin|upc|ean|gtin|isbn-10|isbn-13|best sellers rank|customer reviews|date first available|date first listed on amazon|"
-    "release date|is discontinued by manufacturer|item model number|part number|"
-    "manufacturer part number|oem part number|model number|domestic shipping|"
-    "international shipping|batteries required?|batteries included?|department|"
-    "country of origin|price|pricing|list price|msrp|global trade identification number|"
-    "unspsc code|import designation|product care instructions|model info|package dimensions".split(
-        "|"
-    )
+    (
+        "asin|upc|ean|gtin|isbn-10|isbn-13|best sellers rank|customer reviews|"
+        "date first available|date first listed on amazon|release date|model number|"
+        "is discontinued by manufacturer|item model number|part number|department|"
+        "manufacturer part number|oem part number|domestic shipping|international shipping|"
+        "batteries required?|batteries included?|country of origin|price|pricing|list price|msrp|"
+        "global trade identification number|unspsc code|import designation|"
+        "product care instructions|model info|package dimensions"
+    ).split("|")
 )
 """Details that say nothing about what a product costs, would leak it, or name one part number."""
 
