@@ -204,7 +204,7 @@ def test_recording_is_clean_and_stable(tmp_path: Path) -> None:
     )
     nbformat.write(notebook, path)
     told = []
-    record_lessons(find_lessons(tmp_path), told.append)
+    record_lessons(tmp_path, find_lessons(tmp_path), told.append)
     done = nbformat.read(path, as_version=4)
     assert done.metadata.kernelspec == {
         "display_name": "Python 3",
@@ -227,7 +227,7 @@ def test_failed_recording_keeps_the_old_lesson(tmp_path: Path) -> None:
     path = lesson(tmp_path, "week6/1_a", "1/0")
     before = path.read_bytes()
     with pytest.raises(LessonFailed):
-        record_lessons(find_lessons(tmp_path), print)
+        record_lessons(tmp_path, find_lessons(tmp_path), print)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 

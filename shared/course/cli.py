@@ -6,7 +6,6 @@ standard output carries JSON and nothing else.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from shared.course.printing import print_json, print_manifest, print_priced
 from shared.settings import PROFILES, Settings, repository_root
 
 # Heavy libraries are imported inside the commands: `--help` must not wait for them.
@@ -110,7 +110,7 @@ def check(as_json: AsJson = False) -> None:
     checks = all_checks(repository_root())
     failed = any(check.status == "FAIL" for check in checks)
     if as_json:
-        _print_json({"ok": not failed, "checks": [vars(check) for check in checks]})
+        print_json({"ok": not failed, "checks": [vars(check) for check in checks]})
     else:
         print(*checks, sep="\n")
     raise typer.Exit(1 if failed else 0)
@@ -122,6 +122,7 @@ def curate(
     out: Annotated[Path, typer.Option(help="Folder for items.parquet and manifest.json.")],
     seed: Seed = None,
     profile: Profile = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many records.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn raw records into items.
@@ -132,9 +133,15 @@ def curate(
     from shared.data import prepare
 
     items = prepare(
-        source, out, seed=settings.seed, size=settings.size, progress=sys.stderr.isatty()
+        source,
+        out,
+        seed=settings.seed,
+        size=settings.size,
+        amazon=settings.amazon,
+        limit=limit,
+        progress=sys.stderr.isatty(),
     )
-    _print_manifest(items.manifest, as_json, f"{out}: items {items.manifest['fingerprint']}")
+    print_manifest(items.manifest, as_json, f"{out}: items {items.manifest['fingerprint']}")
 
 
 @app.command()
@@ -165,9 +172,10 @@ def price(
         out,
         seed=settings.seed,
         size=settings.size,
+        amazon=settings.amazon,
         progress=sys.stderr.isatty(),
     )
-    _print_manifest(manifest, as_json, f"{out}: predictions of {pricer}")
+    print_priced(manifest, as_json, out)
 
 
 @app.command()
@@ -186,7 +194,7 @@ def evaluate(
     scores = [score(path) for path in predictions]
     if as_json:
         for row in scores:
-            _print_json(row)
+            print_json(row)
     else:
         print(leaderboard.to_console(scores))
 
@@ -209,7 +217,7 @@ def show_leaderboard(
         html.write_text(leaderboard.to_html(rows), encoding="utf-8")
     if as_json:
         for row in rows:
-            _print_json(row)
+            print_json(row)
     else:
         print(leaderboard.to_markdown(rows) if markdown else leaderboard.to_console(rows))
 
@@ -243,7 +251,8 @@ def notebooks() -> None:
     from shared.course.notebooks import find_lessons
     from shared.course.record import record_lessons
 
-    record_lessons(find_lessons(repository_root()), print)
+    root = repository_root()
+    record_lessons(root, find_lessons(root), print)
 
 
 def _settings(source: str | None, profile: str | None = None, seed: int | None = None) -> Settings:
@@ -264,22 +273,3 @@ def _refuse_missing(source: str) -> None:
         raise typer.BadParameter(
             f"there is no {source!r} here; records are a {SOURCES}", param_hint="SOURCE"
         )
-
-
-def _print_manifest(manifest: dict, as_json: bool, headline: str) -> None:
-    if as_json:
-        return _print_json(manifest)
-    print(headline)
-    for name, value in manifest.items():
-        if isinstance(value, int | float | str) and name != "fingerprint":
-            print(
-                f"  {name.replace('_', ' ')}: {value:,}"
-                if isinstance(value, int)
-                else f"  {name}: {value}"
-            )
-    for reason, count in manifest.get("dropped", {}).items():
-        print(f"  dropped, {reason}: {count:,}")
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, allow_nan=False, default=str))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
+from shared.course.front_page import write_front_page
 from shared.course.notebooks import Lesson, environment, execute, write_notebook
 from shared.settings import Settings
 
@@ -21,8 +22,10 @@ KEPT_METADATA = {"tags", "jupyter"}
 """What a cell's metadata may say; editors add timings, scroll states and worse."""
 
 
-def record_lessons(lessons: list[Lesson], tell: Callable[[str], None]) -> None:
+def record_lessons(root: Path, lessons: list[Lesson], tell: Callable[[str], None]) -> None:
     """Execute lessons on the embedded data in place; one that fails keeps its old outputs.
+
+    With all of them done, their leaderboard goes on the README's first screen.
 
     They run from nothing, in an empty results folder: the recorded time is a newcomer's.
     """
@@ -34,6 +37,8 @@ def record_lessons(lessons: list[Lesson], tell: Callable[[str], None]) -> None:
             recorded = describe_run(time.monotonic() - began)
             write_notebook(normalise(notebook, recorded), lesson.path)
             tell(f"{lesson.name}: {recorded_line(recorded)}")
+        if settings.results.is_dir():
+            write_front_page(root, settings)
 
 
 def describe_run(seconds: float) -> dict:
