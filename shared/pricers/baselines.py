@@ -44,7 +44,8 @@ class FittedPricer:
         """Estimate the price of each product in dollars, within the window curation keeps."""
         if "fitted_on" not in self.settings:
             raise ValueError(f"{self.name} has not been fitted: call .fit(train_items) first")
-        return Estimates(np.clip(self._estimate(products), MIN_PRICE, MAX_PRICE))
+        estimates = self._estimate(products) if products else np.empty(0)
+        return Estimates(np.clip(estimates, MIN_PRICE, MAX_PRICE))
 
     def _learn(self, products: list[Product], prices: np.ndarray) -> None:
         raise NotImplementedError
