@@ -169,6 +169,20 @@ def closing(notebook: NotebookNode, next_lesson: str | None) -> list[str]:
     return problems
 
 
+def mathematics(notebook: NotebookNode) -> list[str]:
+    """No paragraph has two dollar signs: Jupyter sets what is between them as mathematics.
+
+    Incident: 'off by less than $40 or 20 %, never below $21' was shown as '40or20 never below 21'.
+    """
+    problems = []
+    for cell in prose_cells(notebook):
+        for paragraph in re.split(r"\n\s*\n", _without_code_blocks(cell.source)):
+            prose = re.sub(r"`[^`]*`|\\\$", "", paragraph)
+            if prose.count("$") > 1:
+                problems.append(f"the reader sees mathematics for money: {prose[:60]!r}")
+    return problems
+
+
 def size(notebook: NotebookNode) -> list[str]:
     """Small cells, enough prose, lines that fit.
 

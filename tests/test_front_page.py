@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import nbformat
+import notebook_gates as gates
 import pytest
 
 from shared.course.front_page import PICTURES, read_recorded, table, with_table
@@ -11,6 +13,14 @@ def test_the_table_in_the_readme_is_the_recorded_one(root: Path) -> None:
     """Incident: a number in the README was improved by hand, and nobody could reproduce it."""
     readme = (root / "README.md").read_text(encoding="utf-8")
     assert with_table(readme, read_recorded(root)) == readme, "run: make notebooks"
+
+
+def test_readmes_show_money_and_no_mathematics(root: Path) -> None:
+    for path in (root / "README.md", *root.glob("week*/README.md")):
+        page = nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_markdown_cell(path.read_text(encoding="utf-8"))]
+        )
+        assert gates.mathematics(page) == [], path
 
 
 def test_the_picture_shows_the_recorded_pricers(root: Path) -> None:

@@ -62,6 +62,7 @@ GATES = {
     "sections": lambda nb, lesson, following: gates.sections(nb),
     "exercises": lambda nb, lesson, following: gates.exercises(nb),
     "closing": lambda nb, lesson, following: gates.closing(nb, following),
+    "mathematics": lambda nb, lesson, following: gates.mathematics(nb),
     "size": lambda nb, lesson, following: gates.size(nb),
     "redefinitions": lambda nb, lesson, following: gates.redefinitions(nb, _shared_names()),
     "metadata": lambda nb, lesson, following: gates.metadata(nb),
@@ -220,6 +221,7 @@ BAD = [
     ("closing", _text(12, "You have", "We"), "You have"),
     ("closing", _swap(11, 12), "You have"),
     ("closing", _text(12, NEXT, "3_moved.ipynb"), "next lesson"),
+    ("mathematics", _at(4, source="## 1. Look\n\nfrom $40 to $50"), "mathematics for money"),
     ("size", _at(5, source="a = 1\n" * 21), "cell of 21 lines"),
     (
         "size",

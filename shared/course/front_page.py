@@ -11,8 +11,8 @@ from pathlib import Path
 from shared.data.storage import replacing, write_json
 from shared.settings import Settings
 
-PICTURES = {"light": ".github/leaderboard-light.svg", "dark": ".github/leaderboard-dark.svg"}
-RECORDED = ".github/leaderboard.json"
+PICTURES = {"light": "week6/leaderboard-light.svg", "dark": "week6/leaderboard-dark.svg"}
+RECORDED = "week6/leaderboard.json"
 _BLOCK = re.compile(r"(<!-- leaderboard: [^>]*-->\n).*?(<!-- end of leaderboard -->)", re.DOTALL)
 _KEPT = ("pricer", "label", "n", "failed", "mae", "mae_low", "mae_high", "hits")
 
@@ -62,7 +62,8 @@ def table(recorded: dict) -> str:
     note = (
         f"Week 6 so far, on {n:,} test products of the embedded catalogue (items "
         f"{recorded['test_set'][:8]}; recorded {recorded['date']}, Python {recorded['python']}). "
-        f"Brackets: 95 % intervals. A hit is off by less than $40 or 20 %. Nobody can be off by "
-        f"less than ${recorded['perfect_mae']:.2f} there: that much is noise by construction."
+        f"Brackets: 95 % intervals. A hit is off by less than 40 dollars or 20 %. Nobody can be "
+        f"off by less than {recorded['perfect_mae']:.2f} dollars there: that much is noise by "
+        "construction."
     )
     return "\n".join([*lines, "", note, ""])
