@@ -193,6 +193,15 @@ def test_products_to_be_priced_are_all_kept_with_ids_of_their_own(tmp_path):
     assert items["price"].to_pylist() == [11.0, 11.0, None, None]
 
 
+def test_impossible_prices_of_products_to_be_priced_are_unknown(tmp_path):
+    """Incident: one record at -1 dollars stopped the pricing of all the others."""
+    path = tmp_path / "odd.jsonl"
+    prices = [-1.0, 0, "1e30", "0.01", 5000]
+    path.write_bytes(lines(record(i, price=p) for i, p in enumerate(prices)))
+    items, _ = read_products(str(path))
+    assert items["price"].to_pylist() == [None, None, None, 0.01, 5000.0]
+
+
 def test_blocks_know_their_line_numbers(tmp_path):
     path = tmp_path / "many.jsonl"
     path.write_bytes(lines(record(i) for i in range(9000)))

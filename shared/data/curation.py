@@ -127,10 +127,13 @@ def curate(records: pa.Table) -> tuple[pa.Table, Report]:
 def assemble(records: pa.Table) -> pa.Table:
     """Give every record the text that curation would give it, and drop none.
 
-    This is how new records reach a pricer. ``price`` is null where it is unknown or unreadable.
+    This is how new records reach a pricer. ``price`` is null where it is unknown, unreadable or
+    impossible (not above zero, or over a million dollars).
     """
     frame = pl.from_arrow(conform(records))
     frame = frame.with_columns(parsed=rules.parse_price(pl.col("price")))
+    possible = pl.col("parsed").is_between(0.0, 1e6, closed="right")
+    frame = frame.with_columns(parsed=pl.when(possible).then(pl.col("parsed")))
     return _to_items(_assemble(frame, Report()))
 
 

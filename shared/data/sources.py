@@ -117,7 +117,6 @@ def _file_blocks(files: list[Path]) -> Iterator[Block]:
 
 
 def _blocks_of_file(path: Path) -> Iterator[Block]:
-    last = 0
     try:
         with _open(path) as stream:
             for block in _numbered(_lines(stream), path.name):
@@ -126,12 +125,10 @@ def _blocks_of_file(path: Path) -> Iterator[Block]:
                         f"{path}: this is one JSON array; write one object a line "
                         "(for example with: jq -c '.[]')"
                     )
-                last = block.first + len(block.lines) - 1
                 yield block
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise SourceError(
-            f"{path}: the gzip data is cut off or damaged after line {last} ({error}); "
-            "download the file again"
+            f"{path}: the gzip data is cut off or damaged ({error}); download the file again"
         ) from error
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
