@@ -19,7 +19,7 @@ from shared.embedded.prices import Product, median_price, rounded
 from shared.embedded.vocabulary import product_types, spellings, table, tiers
 
 SIZE = 12_000
-FINGERPRINT = "d5ad6c8bf7464d14"
+FINGERPRINT = "74044d7d91f9e842"
 """Of the first 256 records of seed 42, on every platform and Python version."""
 
 CATEGORIES = {

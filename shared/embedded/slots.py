@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from functools import cache
 
@@ -85,6 +86,10 @@ def sentences(name: str, group: str | None = None, file: str = "sentences") -> t
     return tuple(parse(line) for line in text.splitlines() if line)
 
 
+_ARTICLE = re.compile(r"\b([Aa]) (?=[aeioAEIO]|u(?!s|ni|ti))")
+"""Where "a" should be "an": the template cannot know which word a slot will get."""
+
+
 def fill(template: Template, facts: Facts, draw) -> str:
     """Write one sentence."""
     words = []
@@ -96,7 +101,10 @@ def fill(template: Template, facts: Facts, draw) -> str:
             words.append(source[int(draw() * len(source))])
         elif source is not None:
             words.append(source(draw))
-    return "".join(words)
+    sentence = "".join(words)
+    if " a " not in sentence and not sentence.startswith("A "):  # most: spare them the pattern
+        return sentence
+    return _ARTICLE.sub(r"\1n ", sentence)
 
 
 @cache

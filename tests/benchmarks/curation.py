@@ -24,6 +24,7 @@ from shared.data import text as rules
 from shared.data.curation import MAX_CHARS, MAX_PRICE, MIN_CHARS, MIN_PRICE, NOISY_DETAILS
 from shared.data.duplicates import cluster
 from shared.data.storage import write_parquet
+from shared.embedded import generate
 
 
 def ours(path: Path, out: Path) -> pa.Table:
@@ -108,6 +109,8 @@ def main() -> None:
     print(f"curation:        {speed:>9,.0f} records/s  ({records:,} records, best of {repeats})")
     print(f"plain loop:      {loop_speed:>9,.0f} records/s  ({read:,} records)")
     print(f"ratio:           {speed / loop_speed:>9.1f}")
+    made, making = timed(lambda: sum(1 for _ in generate(24_000)))
+    print(f"catalogue:       {made / making:>9,.0f} records/s  (made, one core)")
     print(f"near-duplicates: {table.num_rows / clustering:>9,.0f} items/s  ({table.num_rows:,})")
 
 
