@@ -172,7 +172,9 @@ def test_prices_are_masked_in_title_and_details_too():
     items, report = curated(
         one(
             title="Tealark kettle ONLY $19.99 while stocks last",
-            details=json.dumps({"Offer": "was $25.00", "Price": "$19.99", "Brand": "Tealark"}),
+            details=json.dumps(
+                {"Offer": "was $25.00", "Our Sale Price": 19.99, "Brand": "Tealark", "MSRP": "25"}
+            ),
         )
     )
     row = items.to_pylist()[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import orjson
 import polars as pl
@@ -41,12 +42,13 @@ NOISY_DETAILS = frozenset(
         "date first available|date first listed on amazon|release date|model number|"
         "is discontinued by manufacturer|item model number|part number|department|"
         "manufacturer part number|oem part number|domestic shipping|international shipping|"
-        "batteries required?|batteries included?|country of origin|price|pricing|list price|msrp|"
+        "batteries required?|batteries included?|country of origin|pricing|"
         "global trade identification number|unspsc code|import designation|"
         "product care instructions|model info|package dimensions"
     ).split("|")
 )
-"""Details that say nothing about what a product costs, would leak it, or name one part number."""
+"""Details that say nothing about what a product costs, or name one part number. Those whose name
+speaks of a price go too: they would leak it."""
 
 _MAX_DETAIL_CHARS = 120
 _CANONICAL = {
@@ -233,14 +235,20 @@ def _facts(details: dict | None) -> str:
             value = ", ".join(str(v) for v in value)
         if type(value) is dict or not name or value in ("", None):
             continue
-        if name.strip().lower() not in NOISY_DETAILS:
+        if not _is_noisy(name):
             lines.append(f"{name.strip()}: {str(value).strip()[:_MAX_DETAIL_CHARS]}")
     return "\n".join(lines)
 
 
 def _details_text(details: dict | None) -> str:
-    useful = {n: v for n, v in (details or {}).items() if n.strip().lower() not in NOISY_DETAILS}
+    useful = {name: v for name, v in (details or {}).items() if not _is_noisy(name)}
     return orjson.dumps(useful).decode()
+
+
+@lru_cache(maxsize=4096)
+def _is_noisy(name: str) -> bool:
+    name = name.strip().lower()
+    return name in NOISY_DETAILS or "price" in name or "msrp" in name
 
 
 def _category(main: str | None, shelf: str | None, details: dict | None) -> str:
