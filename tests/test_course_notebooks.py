@@ -167,6 +167,49 @@ def test_killed_run_leaves_no_kernel_and_no_half_file(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("runs/*/notebooks/**/*.ipynb"))
 
 
+PRICING = """
+import os, pathlib, time
+from shared.evaluation import evaluate
+from shared.settings import Settings
+
+def slow(product):
+    with open('asked', 'a') as file:
+        file.write(f'{os.getpid()} {product.id}\\n')
+    time.sleep(0.02)
+    return 10.0
+
+items = [{'id': f'p{i:03}', 'text': 'x', 'price': 5.0 + i, 'split': 'test'} for i in range(120)]
+evaluate(slow, items, store=Settings.from_environment().results, batch_size=10, progress=False)
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_in_the_same_table(tmp_path: Path) -> None:
+    """Incident: a laptop went to sleep at product 9,000, and all 9,000 were paid for again."""
+    lesson(tmp_path / "killed", "week6/1_a", PRICING)
+    lesson(tmp_path / "whole", "week6/1_a", PRICING)
+    process = start(tmp_path / "killed", "run")
+    asked = tmp_path / "killed" / "week6" / "asked"
+    deadline = time.monotonic() + 60
+    while not asked.exists() or asked.read_text().count("\n") < 45:
+        assert time.monotonic() < deadline, "the cell never started"
+        time.sleep(0.02)
+    process.kill()
+    process.communicate(timeout=30)
+    assert not list((tmp_path / "killed").glob("runs/*/results/*.manifest.json"))
+    tables = []
+    for course in ("killed", "whole"):
+        out, err = start(tmp_path / course, "run").communicate(timeout=60)
+        assert "slow" in out, err
+        tables.append(re.findall(r"^ +1  slow +\S+ \[.*?\]", out, re.MULTILINE))
+    assert tables[0] == tables[1] != []
+    first, second = {}, {}
+    for line in asked.read_text().splitlines():
+        pid, product = line.split()
+        (first if pid == asked.read_text().split()[0] else second)[product] = pid
+    assert len(second) < 120 - 30, "what was stored is priced again"
+    assert len(set(first) & set(second)) <= 10, "more than the unfinished batch is priced again"
+
+
 def test_run_ends_with_the_leaderboard_and_its_page(tmp_path: Path) -> None:
     lesson(tmp_path, "week6/1_a", "1")
     out, err = start(tmp_path, "run").communicate(timeout=60)
