@@ -23,9 +23,8 @@ lint: $(READY)  ## ruff alone
 	$(BIN)/ruff format --check shared tests
 	$(BIN)/ruff format --check --line-length 88 week*
 
-format: $(READY)  ## let ruff lay out code and lessons (for authors)
-	$(BIN)/ruff format shared tests
-	$(BIN)/ruff format --line-length 88 week*
+format: $(READY)  ## let ruff lay out the code (for authors; lessons are laid out by hand)
+	$(BIN)/ruff format .
 
 lab: $(READY)  ## open JupyterLab at the course's front page
 	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/README.md
