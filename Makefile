@@ -55,14 +55,13 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 	@echo "Setting up $(VENV) (the first time this takes a few minutes: torch alone is large) …"
 	@if [ -e $(VENV)/.unfinished ]; then rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(VENV)/.unfinished && $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt -c constraints.txt
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.txt -e '.[cluster]' -c constraints.txt
 	@rm $(VENV)/.unfinished && touch $@
 	@echo "Ready: $$($(BIN)/python --version) with $$(grep -c '^[a-z]' requirements.txt) packages and what they need."
 
 # torch stays where CI has a CPU build of it; CUDA's own packages follow from torch and are left out.
 constraints: $(READY)  ## pin the versions CI runs anew from requirements.txt   [UPGRADE=1 for the newest]
-	@echo 'torch==2.13.0' | $(BIN)/uv pip compile requirements.txt - --quiet --no-annotate \
+	@echo 'torch==2.13.0' | $(BIN)/uv pip compile requirements.txt pyproject.toml --extra cluster - --quiet --no-annotate \
 	  --python-version 3.11 --python-platform linux --only-binary :all: $(if $(UPGRADE),--upgrade) \
 	  --custom-compile-command 'make constraints   (UPGRADE=1 moves everything but torch to the newest)' -o constraints.txt
 	@grep -vE '^(nvidia|cuda|triton)' constraints.txt > constraints.tmp && mv constraints.tmp constraints.txt
