@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from shared.course import lesson_commands, product_commands  # noqa: F401  they register with app
+from shared.course import lesson_commands, pricing_commands, product_commands  # noqa: F401  they register
 from shared.course.options import app
 
 # click's own base of all "you typed it wrong" errors; typer carries a private copy of click.

@@ -1,4 +1,4 @@
-"""The commands about records, items and predictions: curate, price, evaluate, leaderboard."""
+"""The commands about items and scores: curate, evaluate, leaderboard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shared.course.options import SOURCES, AsJson, Profile, Seed, app, settings_for
-from shared.course.printing import print_json, print_manifest, print_priced
+from shared.course.printing import print_json, print_manifest
 
 # Heavy libraries are imported inside the commands: `--help` must not wait for them.
 
@@ -21,15 +21,26 @@ def curate(
     seed: Seed = None,
     profile: Profile = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many records.")] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Where: on this machine, or a Ray cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Local processes [default: one a core].")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Turn raw records into items.
 
-    Cleaned, near-duplicates grouped, split into train, validation and test.
+    Cleaned, near-duplicates grouped, split into train, validation and test; card.md describes
+    them. After a kill, the same command goes on with the shards that are not finished.
     """
     settings = settings_for(source=source, profile=profile, seed=seed)
-    from shared.data import prepare
+    from shared.data import ENGINES, prepare
 
+    if engine not in ENGINES:
+        raise typer.BadParameter(
+            f"{engine!r} is not one of: {', '.join(ENGINES)}", param_hint="--engine"
+        )
     items = prepare(
         source,
         out,
@@ -37,43 +48,11 @@ def curate(
         size=settings.size,
         amazon=settings.amazon,
         limit=limit,
+        engine=engine,
+        workers=workers,
         progress=sys.stderr.isatty(),
     )
     print_manifest(items.manifest, as_json, f"{out}: items {items.manifest['fingerprint']}")
-
-
-@app.command()
-def price(
-    records: Annotated[str, typer.Argument(metavar="INPUT", help=f"Records: {SOURCES}.")],
-    pricer: Annotated[str, typer.Option(help="Name of the pricer, as on the leaderboard.")],
-    train: Annotated[Path, typer.Option(help="Folder of items it learns from (see curate).")],
-    out: Annotated[Path, typer.Option(help="Parquet file for the predictions.")],
-    seed: Seed = None,
-    profile: Profile = None,
-    as_json: AsJson = False,
-) -> None:
-    """Price every record with one pricer.
-
-    Known prices are kept for scoring, and shown to no pricer. No record is dropped.
-    """
-    settings = settings_for(source=records, profile=profile, seed=seed)
-    from shared.pricers import PRICERS, price_records
-
-    if pricer not in PRICERS:
-        raise typer.BadParameter(
-            f"{pricer!r} is not one of: {', '.join(PRICERS)}", param_hint="--pricer"
-        )
-    manifest = price_records(
-        records,
-        pricer,
-        train,
-        out,
-        seed=settings.seed,
-        size=settings.size,
-        amazon=settings.amazon,
-        progress=sys.stderr.isatty(),
-    )
-    print_priced(manifest, as_json, out)
 
 
 @app.command()

@@ -8,50 +8,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from shared.data import Product, products
+from shared.data import Product
 from shared.data.curation import MAX_PRICE, MIN_PRICE
-from shared.data.storage import fingerprint
-from shared.evaluation.protocol import Estimates
-
-
-class FittedPricer:
-    """What the baselines share: a name, settings that go into the manifest, and ``fit``.
-
-    A subclass sets ``name`` and writes ``_learn(products, prices)`` and ``_estimate(products)``;
-    both see products, never items, so a price can only be learnt from and not looked up.
-    """
-
-    name: ClassVar[str]
-
-    def __init__(self, seed: int = 42) -> None:
-        self.settings: dict = {"seed": seed}
-        self.seed = seed
-
-    def fit(self, items: pa.Table) -> FittedPricer:
-        """Learn from training items (ITEM schema) and return self."""
-        if items.num_rows == 0:
-            raise ValueError(f"{self.name}: there are no items to learn from")
-        self.settings["fitted_on"] = fingerprint(items)
-        self._learn(products(items), items["price"].to_numpy())
-        return self
-
-    def price(self, products: Sequence[Product]) -> Estimates:
-        """Estimate the price of each product in dollars, within the window curation keeps."""
-        if "fitted_on" not in self.settings:
-            raise ValueError(f"{self.name} has not been fitted: call .fit(train_items) first")
-        estimates = self._estimate(products) if products else np.empty(0)
-        return Estimates(np.clip(estimates, MIN_PRICE, MAX_PRICE))
-
-    def _learn(self, products: list[Product], prices: np.ndarray) -> None:
-        raise NotImplementedError
-
-    def _estimate(self, products: Sequence[Product]) -> np.ndarray:
-        raise NotImplementedError
+from shared.pricers.attributes import features
+from shared.pricers.fitted import FittedPricer
 
 
 class RandomPricer(FittedPricer):
@@ -80,6 +43,7 @@ class ConstantMean(FittedPricer):
     """Always the mean price: the constant with the smallest squared error."""
 
     name = "constant-mean"
+    learnt = ("constant",)
     statistic = staticmethod(np.mean)
 
     def _learn(self, products: list[Product], prices: np.ndarray) -> None:
@@ -113,6 +77,7 @@ class Keywords(FittedPricer):
     """A few if-statements, written in ten minutes: what many shops run before any model."""
 
     name = "keywords"
+    learnt = ("otherwise",)
 
     def _learn(self, products: list[Product], prices: np.ndarray) -> None:
         self.otherwise = float(np.median(prices))
@@ -129,72 +94,11 @@ class Keywords(FittedPricer):
         return self.otherwise
 
 
-_WEIGHT = re.compile(r"weight: ([\d.,]+) (pounds?|ounces?|kilograms?|grams?)", re.IGNORECASE)
-_POUNDS = {"pound": 1.0, "ounce": 1 / 16, "kilogram": 2.2046, "gram": 0.0022046}
-_SIZES = re.compile(r"([\d.]+)\D{0,4} x ([\d.]+)\D{0,4} x ([\d.]+)")
-_PACK = re.compile(r"\b(?:(\d+)[ -]?(?:pack|pcs?|pieces?|count)|(?:set|pack) of (\d+))\b", re.I)
-
-FEATURES = (
-    "log pounds",
-    "weight known",
-    "log cubic inches",
-    "size known",
-    "log characters",
-    "log pieces",
-    "numbers in title",
-    "spare part",
-)
-"""Names of the hand-made features, in the order of the columns of ``features``."""
-
-
-def features(products: Sequence[Product]) -> np.ndarray:
-    """Return the hand-made features of n products, shape (n, 8), as FEATURES names them."""
-    return np.array([_features(p) for p in products], dtype=np.float64).reshape(-1, len(FEATURES))
-
-
-def _features(product: Product) -> tuple[float, ...]:
-    pounds, volume = _pounds(product.text), _volume(product.text)
-    title = product.title.lower()
-    return (
-        np.log1p(pounds or 0.0),
-        float(pounds is not None),
-        np.log1p(volume or 0.0),
-        float(volume is not None),
-        np.log1p(len(product.text)),
-        np.log(_pieces(product.title)),
-        float(len(re.findall(r"\d+", title))),
-        float("replacement" in title or " part" in title),
-    )
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text.replace(",", ""))
-    except ValueError:
-        return None
-
-
-def _pounds(text: str) -> float | None:
-    found = _WEIGHT.search(text)
-    value = _number(found[1]) if found else None
-    return None if value is None else value * _POUNDS[found[2].lower().rstrip("s")]
-
-
-def _volume(text: str) -> float | None:
-    found = _SIZES.search(text)
-    sides = [_number(side) for side in found.groups()] if found else [None]
-    return None if None in sides else float(np.prod(sides))
-
-
-def _pieces(title: str) -> float:
-    found = _PACK.search(title)
-    return float(min(max(int((found[1] or found[2])[:6]), 1), 10_000)) if found else 1.0
-
-
 class LinearFeatures(FittedPricer):
     """Linear regression on a handful of features somebody thought of, and the category."""
 
     name = "linear"
+    learnt = ("categories", "model")
 
     def _learn(self, products: list[Product], prices: np.ndarray) -> None:
         from sklearn.linear_model import LinearRegression
@@ -216,6 +120,7 @@ class BagOfWords(FittedPricer):
     """Ridge regression on which of the 4,000 most frequent words a text has, order ignored."""
 
     name = "bag-of-words"
+    learnt = ("model",)
 
     def __init__(self, seed: int = 42, max_features: int = 4000, alpha: float = 100.0) -> None:
         super().__init__(seed)

@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 from shared.data import open_items, read_products
 from shared.evaluation import evaluate
 from shared.evaluation.store import save_as
+from shared.pricers.fitted import FittedPricer
 from shared.pricers.registry import make_pricer
 
 
 def price_records(
     source: str,
-    pricer: str,
-    train: Path,
+    pricer: str | FittedPricer,
+    train: Path | None,
     out: Path,
     *,
     seed: int = 42,
@@ -24,24 +25,26 @@ def price_records(
     amazon: str | None = None,
     progress: bool = True,
 ) -> dict:
-    """Price every record of ``source`` with ``pricer``, fitted on the training split of ``train``.
+    """Price every record of ``source`` with ``pricer``.
 
+    A name is a new pricer, fitted on the training split of ``train``; else it is fitted already.
     Known prices are kept for scoring and never shown to the pricer. Writes the predictions to
     ``out`` (Parquet) and their manifest beside it, and returns the manifest. It counts the
     ``failed`` estimates, the ``malformed`` lines, and the products ``seen_in_training``, by id or
-    text, on which a score would flatter. Raises SourceError for bad input and ValueError for an
-    unknown pricer.
+    text, on which a score would flatter (None without ``train``). Raises SourceError for bad
+    input and ValueError for an unknown pricer.
     """
-    model = make_pricer(pricer, seed)
+    model = make_pricer(pricer, seed) if isinstance(pricer, str) else pricer
     items, malformed = read_products(source, size=size, seed=seed, amazon=amazon)
-    learnt_from = open_items(train).table("train")
-    model.fit(learnt_from)
+    learnt_from = None if train is None else open_items(train).table("train")
+    if isinstance(pricer, str):
+        model.fit(learnt_from)
     evaluation = evaluate(model, items, seed=seed, progress=progress)
     manifest = evaluation.manifest | {
         "failed": evaluation.predictions["price_estimate"].null_count,
         "malformed": malformed.count,
         "malformed_examples": malformed.examples,
-        "seen_in_training": _seen(items, learnt_from),
+        "seen_in_training": None if learnt_from is None else _seen(items, learnt_from),
     }
     return save_as(Path(out), evaluation.predictions, manifest)
 

@@ -6,15 +6,34 @@ from shared.pricers.baselines import (
     BagOfWords,
     ConstantMean,
     ConstantMedian,
-    FittedPricer,
     Keywords,
     LinearFeatures,
     RandomPricer,
 )
+from shared.pricers.boosting import Boosting
+from shared.pricers.classical import LsaSvr, RandomForest, TfidfRidge
+from shared.pricers.fitted import FittedPricer
+from shared.pricers.neighbours import Neighbours
+from shared.pricers.neural import NeuralNetwork
+from shared.pricers.stack import Stack
 
 PRICERS: dict[str, type[FittedPricer]] = {
     cls.name: cls
-    for cls in (RandomPricer, ConstantMean, ConstantMedian, Keywords, LinearFeatures, BagOfWords)
+    for cls in (
+        RandomPricer,
+        ConstantMean,
+        ConstantMedian,
+        Keywords,
+        LinearFeatures,
+        BagOfWords,
+        RandomForest,
+        LsaSvr,
+        Neighbours,
+        TfidfRidge,
+        NeuralNetwork,
+        Boosting,
+        Stack,
+    )
 }
 """Name -> class, from the floor up."""
 
