@@ -18,6 +18,7 @@ FLOORS = [
     {"course"},
     {"production"},
     {"training"},
+    {"reports"},
     {"pricers"},
     {"evaluation"},
     {"data"},

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from shared.evaluation import charts, data_charts, evaluate
-from shared.evaluation.figures import DARK, LIGHT, Chart, contrast
+from shared.evaluation import evaluate
+from shared.reports import charts, data_charts
+from shared.reports.figures import DARK, LIGHT, Chart, contrast
 
 PRICES = np.round(np.random.default_rng(2).lognormal(4, 1, 200), 2)
 

@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from shared.evaluation import collect, evaluate, score, to_console, to_html, to_markdown
-from shared.evaluation import columns as c
+from shared.evaluation import evaluate, score
 from shared.evaluation.store import SUFFIX
+from shared.reports import collect, to_console, to_html, to_markdown
+from shared.reports import columns as c
 
 PRICES = np.round(np.random.default_rng(5).uniform(5, 300, 120), 2)
 EVIL = "<script>alert('x')</script> | $a$"

@@ -20,8 +20,8 @@ _KEPT = ("pricer", "label", "n", "failed", "mae", "mae_low", "mae_high", "hits")
 def write_front_page(root: Path, settings: Settings) -> None:
     """Record the leaderboard of ``settings.results``; draw it and write its table to the README."""
     from shared.embedded import irreducible_error
-    from shared.evaluation import leaderboard
-    from shared.evaluation.charts import leaderboard_bars
+    from shared.reports import leaderboard
+    from shared.reports.charts import leaderboard_bars
 
     rows = leaderboard.collect(settings.results)
     recorded = {

@@ -66,7 +66,8 @@ def evaluate(
 
     Prints a table, or with --json one object a line, one a pricer.
     """
-    from shared.evaluation import leaderboard, score
+    from shared.evaluation import score
+    from shared.reports import leaderboard
 
     scores = [score(path) for path in predictions]
     if as_json:
@@ -84,7 +85,7 @@ def show_leaderboard(
     as_json: AsJson = False,
 ) -> None:
     """Build the leaderboard from stored results."""
-    from shared.evaluation import leaderboard
+    from shared.reports import leaderboard
 
     if not results.is_dir():
         raise typer.BadParameter(f"{results} is not a folder", param_hint="RESULTS_DIR")

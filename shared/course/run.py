@@ -65,7 +65,7 @@ def run_lessons(lessons: list[Lesson], settings: Settings, stream: TextIO = sys.
 
 def publish_leaderboard(settings: Settings) -> str:
     """Write the leaderboard as a page and as Markdown; return it as text, with the page's path."""
-    from shared.evaluation import leaderboard
+    from shared.reports import leaderboard
 
     settings.results.mkdir(parents=True, exist_ok=True)  # no lesson may have stored any yet
     rows = leaderboard.collect(settings.results)

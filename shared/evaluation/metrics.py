@@ -80,6 +80,22 @@ def by_category(predictions: Any, *, seed: int = 42) -> pa.Table:
     return _group_table("category", {n: rows.where(category == n) for n in names[order]}, seed)
 
 
+def weighted_error(predictions: Any, weights: np.ndarray, *, seed: int = 42) -> dict[str, float]:
+    """Return the weighted mean absolute error, with its 95 % interval: mae, mae_low, mae_high.
+
+    ``weights`` has one number of 0 or more for each row of ``predictions``, such as the sampling
+    weights of a balanced sample: the error is then that of the natural mix. A failed estimate has
+    no error, and its weight is left out.
+    """
+    rows = scored(predictions)
+    if len(weights) != len(rows.true):
+        raise ValueError(f"{len(weights)} weights for {len(rows.true)} products with a known price")
+    ok = np.isfinite(rows.error)
+    columns = np.column_stack([weights * np.where(ok, rows.error, 0), weights * ok])
+    values, ends = mean_intervals(columns, lambda m: m[..., :1] / m[..., 1:], seed=seed)
+    return {"mae": float(values[0]), "mae_low": float(ends[0][0]), "mae_high": float(ends[0][1])}
+
+
 def describe(scores: dict[str, Any]) -> str:
     """Return the scores as a few lines of text, with intervals; an unknown one is a dash."""
     name = scores["pricer"] + (f" ({scores['label']})" if scores.get("label") else "")

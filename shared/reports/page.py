@@ -8,10 +8,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from shared.evaluation import columns as c
-from shared.evaluation.charts import leaderboard_bars
-from shared.evaluation.figures import DARK, LIGHT, Theme
 from shared.evaluation.metrics import number
+from shared.reports import columns as c
+from shared.reports.charts import leaderboard_bars
+from shared.reports.figures import DARK, LIGHT, Theme
 
 
 def to_html(rows: Iterable[dict[str, Any]], title: str = "Leaderboard") -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from shared.evaluation.figures import (
+from shared.reports.figures import (
     DOLLARS,
     LOWEST,
     THOUSANDS,

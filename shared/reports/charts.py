@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shared.evaluation import metrics
-from shared.evaluation.figures import (
+from shared.evaluation.metrics import HIT_DOLLARS, HIT_SHARE, is_hit, number
+from shared.evaluation.predictions import scored
+from shared.reports.figures import (
     DOLLARS,
     LOWEST,
     THOUSANDS,
@@ -25,8 +27,6 @@ from shared.evaluation.figures import (
     log_dollars,
     plain_text,
 )
-from shared.evaluation.metrics import HIT_DOLLARS, HIT_SHARE, is_hit, number
-from shared.evaluation.predictions import scored
 
 
 def scatter(predictions: Any) -> Chart:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shared.evaluation import columns as c
 from shared.evaluation.compare import compare, holm
 from shared.evaluation.metrics import number, score
-from shared.evaluation.page import to_html
 from shared.evaluation.predictions import with_label
 from shared.evaluation.store import load
+from shared.reports import columns as c
+from shared.reports.page import to_html
 
 __all__ = ["Leaderboard", "collect", "to_console", "to_html", "to_markdown"]
 
