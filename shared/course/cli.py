@@ -13,7 +13,12 @@ from typing import Annotated
 
 import typer
 
-from shared.course import lesson_commands, pricing_commands, product_commands  # noqa: F401  they register
+from shared.course import (  # noqa: F401  they register with app
+    label_command,
+    lesson_commands,
+    pricing_commands,
+    product_commands,
+)
 from shared.course.options import app
 
 # click's own base of all "you typed it wrong" errors; typer carries a private copy of click.

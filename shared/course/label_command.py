@@ -1,0 +1,103 @@
+"""The command of the human baseline: label."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shared.course.options import Seed, app, settings_for
+
+# Heavy libraries are imported inside the command: `--help` must not wait for them.
+
+
+@app.command()
+def label(
+    items: Annotated[Path, typer.Option(help="Folder of items to price (see curate).")],
+    split: Annotated[str, typer.Option(help="Which split to ask about.")] = "test",
+    n: Annotated[int, typer.Option(min=1, help="How many products to ask about.")] = 100,
+    rater: Annotated[str, typer.Option(help="Who is answering.")] = "me",
+    answers: Annotated[
+        Path | None, typer.Option(help="File of answers [default: answers.jsonl in the folder].")
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="Write a spreadsheet (CSV) instead.")] = None,
+    load: Annotated[
+        Path | None, typer.Option("--import", help="Read a spreadsheet's answers instead.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Score the answers into a folder of results instead.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 7860,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    seed: Seed = None,
+) -> None:
+    """Price products yourself: the human baseline.
+
+    Opens a page on this machine alone; every answer is kept at once, so stop when you like.
+    """
+    from shared.data import open_items, products
+    from shared.data.schema import SPLITS
+    from shared.pricers.human import Answers, asked
+
+    if split not in SPLITS:
+        raise typer.BadParameter(f"{split!r} is not one of: {', '.join(SPLITS)}")
+    rater = rater.strip()
+    if not rater:
+        raise typer.BadParameter("a rater needs a name", param_hint="--rater")
+    chosen = asked(open_items(items).table(split), n, settings_for(None, seed=seed).seed)
+    kept = Answers(answers or items / "answers.jsonl")
+    if results:
+        _score(chosen, kept, results)
+    elif export:
+        from shared.pricers.spreadsheet import export_csv
+
+        print(f"{export_csv(products(chosen), export)}: {chosen.num_rows} products to price")
+    elif load:
+        _import(load, products(chosen), kept, rater)
+    else:
+        _serve(products(chosen), kept, rater, port, browser)
+
+
+def _serve(asked: list, answers, rater: str, port: int, browser: bool) -> None:
+    from shared.pricers.label_page import label_page
+
+    page = label_page(asked, answers, rater)
+    print(f"Answers go to {answers.path}. Stop with Ctrl-C; the same command goes on from there.")
+    page.launch(
+        server_name="127.0.0.1", server_port=port, inbrowser=browser, share=False, quiet=True,
+        prevent_thread_lock=True, footer_links=[],
+    )  # fmt: skip
+    print(f"The page: {page.local_url}", flush=True)
+    page.block_thread()
+
+
+def _import(path: Path, asked: list, answers, rater: str) -> None:
+    from shared.pricers.spreadsheet import import_csv
+
+    complaints = import_csv(path, asked, answers, rater)
+    print(*complaints, sep="\n", file=sys.stderr) if complaints else None
+    count = sum(p.id in answers.by_rater.get(rater, {}) for p in asked)
+    print(f"{answers.path}: {rater} has answered {count} of {len(asked)} products")
+    raise typer.Exit(1 if complaints else 0)
+
+
+def _score(asked, answers, results: Path) -> None:
+    from shared.evaluation import evaluate
+    from shared.pricers.human import HumanPricer, agreement
+
+    if not answers.raters:
+        raise ValueError(f"{answers.path}: nobody has answered yet")
+    pricers = [HumanPricer(answers, rater) for rater in answers.raters]
+    pricers += [HumanPricer(answers)] if len(pricers) > 1 else []
+    for pricer in pricers:
+        print(evaluate(pricer, asked, store=results, progress=False))
+    if len(answers.raters) > 1:
+        found = agreement(answers)
+        print(
+            f"{found['raters']} raters on {found['n']} products: they differ by "
+            f"{found['difference']:.2f} dollars [{found['difference_low']:.2f}, "
+            f"{found['difference_high']:.2f}]; agreement (ICC of log prices) {found['icc']:.2f} "
+            f"[{found['icc_low']:.2f}, {found['icc_high']:.2f}]"
+        )
