@@ -8,11 +8,12 @@ from itertools import pairwise
 
 import matplotlib
 import numpy as np
+import pyarrow as pa
 import pytest
 from matplotlib.image import imread
 
-from shared.evaluation import evaluate
-from shared.reports import charts, data_charts
+from shared.evaluation import Estimates, evaluate
+from shared.reports import charts, data_charts, model_charts
 from shared.reports.figures import DARK, LIGHT, Chart, contrast
 
 PRICES = np.round(np.random.default_rng(2).lognormal(4, 1, 200), 2)
@@ -27,8 +28,35 @@ def predictions(label="", miss=1.3, fail=False):
     return evaluate(guess, items, progress=False, label=label)
 
 
+class Bounded:
+    """Estimates of a tenth too much, with intervals that hold every other price."""
+
+    name = "bounded"
+
+    def price(self, products):
+        price = PRICES[[int(p.id) for p in products]]
+        high = np.where(np.arange(len(price)) % 2, 1.5, 1.2) * price
+        return Estimates(
+            1.1 * price, low=np.where(high > 1.3 * price, 0.9, 1.05) * price, high=high
+        )
+
+
+def bounded():
+    items = [{"id": str(i), "title": "t", "price": float(p)} for i, p in enumerate(PRICES)]
+    return evaluate(Bounded(), items, progress=False)
+
+
+def curve(slope=-0.25):
+    rows = [{"pricer": "ridge", "size": n, "mae": 500 * n**slope} for n in (100, 1000, 10_000)]
+    rows += [{"pricer": "constant", "size": n, "mae": 100.0} for n in (100, 10_000)]
+    ends = [r | {"mae_low": 0.9 * r["mae"], "mae_high": 1.1 * r["mae"]} for r in rows]
+    return pa.Table.from_pylist(ends)
+
+
 def all_charts(evaluation):
     return {
+        "coverage": model_charts.coverage_chart(bounded()),
+        "learning_curves": model_charts.learning_curves(curve()),
         "scatter": charts.scatter(evaluation),
         "error_by_price": charts.error_by_price(evaluation),
         "running_mean": charts.running_mean(evaluation),
@@ -93,9 +121,9 @@ def test_axes_have_names_and_units(name):
     axes = figure.axes[0]
     assert figure.get_suptitle()
     assert axes.get_xlabel()
-    assert axes.get_ylabel() or name in ("leaderboard_bars", "category_bars")
+    assert axes.get_ylabel() or name in ("leaderboard_bars", "category_bars", "coverage")
     labels = axes.get_xlabel() + axes.get_ylabel()
-    assert "dollars" in labels or name in ("length_histogram", "category_bars")
+    assert "dollars" in labels or name in ("length_histogram", "category_bars", "coverage")
 
 
 def test_hits_and_misses_differ_in_shape_too():
@@ -172,3 +200,17 @@ def test_bands_are_drawn_in_order_of_price():
     axes = CHARTS["error_by_price"].figure().axes[0]
     lows = [float(t.get_text().split("-")[0].split("+")[0]) for t in axes.get_xticklabels()]
     assert all(a < b for a, b in pairwise(lows))
+
+
+def test_learning_curves_say_what_ten_times_the_items_buy():
+    assert "ridge: ten times the items, 44% less error" in CHARTS["learning_curves"].alt
+    rows = [row for row in curve().to_pylist() if row["pricer"] == "ridge"]
+    assert model_charts.power_law(rows) == (pytest.approx(500), pytest.approx(-0.25))
+
+
+def test_coverage_is_said_beside_what_was_promised():
+    alt = CHARTS["coverage"].alt
+    assert "90% promised" in alt
+    assert "all 50.0%" in alt
+    with pytest.raises(ValueError, match="no intervals"):
+        model_charts.coverage_chart(predictions())

@@ -20,6 +20,7 @@ from shared.evaluation.metrics import (
     is_hit,
     number,
     score,
+    weighted_error,
 )  # fmt: skip
 
 REAL = st.floats(0.5, 1000, allow_nan=False)
@@ -186,3 +187,14 @@ def test_numbers_are_never_a_false_zero():
     assert number(-3.5) == "-$3.50"
     assert number(-0.001, "{:.2f}") == "0.00"
     assert "$0" not in describe(score(table([5.0], [None])))
+
+
+def test_weights_turn_the_error_of_a_sample_into_that_of_the_whole():
+    priced = table([10.0, 100.0, 50.0], [11.0, 120.0, None])
+    found = weighted_error(priced, np.array([3.0, 1.0, 9.0]))
+    assert found["mae"] == pytest.approx((3 * 1 + 1 * 20) / 4)  # a failed estimate has no error
+    assert found["mae_low"] <= found["mae"] <= found["mae_high"]
+    equal = weighted_error(priced, np.ones(3))
+    assert equal["mae"] == pytest.approx(score(priced)["mae"])
+    with pytest.raises(ValueError, match="2 weights for 3 products"):
+        weighted_error(priced, np.ones(2))

@@ -92,7 +92,8 @@ def weighted_error(predictions: Any, weights: np.ndarray, *, seed: int = 42) -> 
         raise ValueError(f"{len(weights)} weights for {len(rows.true)} products with a known price")
     ok = np.isfinite(rows.error)
     columns = np.column_stack([weights * np.where(ok, rows.error, 0), weights * ok])
-    values, ends = mean_intervals(columns, lambda m: m[..., :1] / m[..., 1:], seed=seed)
+    with np.errstate(invalid="ignore"):  # a resample of failed estimates alone has no error
+        values, ends = mean_intervals(columns, lambda m: m[..., :1] / m[..., 1:], seed=seed)
     return {"mae": float(values[0]), "mae_low": float(ends[0][0]), "mae_high": float(ends[0][1])}
 
 
