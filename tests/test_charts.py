@@ -63,6 +63,7 @@ def all_charts(evaluation):
         "leaderboard_bars": charts.leaderboard_bars([evaluation.scores]),
         "price_histogram": data_charts.price_histogram(PRICES),
         "length_histogram": data_charts.length_histogram(PRICES),
+        "cluster_sizes": data_charts.cluster_sizes("aabccc"),
         "category_bars": data_charts.category_bars(["a", "b", "a"]),
         "length_vs_price": data_charts.length_vs_price(PRICES, PRICES),
     }
@@ -123,7 +124,9 @@ def test_axes_have_names_and_units(name):
     assert axes.get_xlabel()
     assert axes.get_ylabel() or name in ("leaderboard_bars", "category_bars", "coverage")
     labels = axes.get_xlabel() + axes.get_ylabel()
-    assert "dollars" in labels or name in ("length_histogram", "category_bars", "coverage")
+    assert "dollars" in labels or name in (
+        *("length_histogram", "category_bars", "coverage", "cluster_sizes"),
+    )
 
 
 def test_hits_and_misses_differ_in_shape_too():

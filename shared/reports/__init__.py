@@ -6,6 +6,7 @@
 from shared.reports.charts import error_by_price, leaderboard_bars, running_mean, scatter
 from shared.reports.data_charts import (
     category_bars,
+    cluster_sizes,
     length_histogram,
     length_vs_price,
     price_histogram,
@@ -18,6 +19,7 @@ __all__ = [
     "Chart",
     "Leaderboard",
     "category_bars",
+    "cluster_sizes",
     "collect",
     "coverage_chart",
     "error_by_price",

@@ -99,6 +99,36 @@ def length_vs_price(
     return Chart(draw, alt)
 
 
+_CLUSTER_SIZES = ((1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (17, 10**9))
+
+
+def cluster_sizes(clusters: Iterable[str]) -> Chart:
+    """How many items have how many near-duplicates, from one cluster key an item."""
+    sizes = np.array(sorted(Counter(clusters).values()))
+    if not len(sizes):
+        raise ValueError("there is nothing to draw: no cluster")
+    most = int(sizes.max())
+    bounds = [(low, min(high, most)) for low, high in _CLUSTER_SIZES if low <= most]
+    counts = [int(sizes[(sizes >= low) & (sizes <= high)].sum()) for low, high in bounds]
+    names = ["alone" if low == 1 else str(low) if low == high else f"{low}-{high}"
+             for low, high in bounds]  # fmt: skip
+    share = 1 - counts[0] / sizes.sum()
+    title = f"{share:.0%} of items have a near-duplicate; the largest cluster has {sizes.max():,}"
+    parts = [f"{name} {count:,}" for name, count in zip(names, counts, strict=True)]
+    alt = f"Items by size of their near-duplicate cluster, {sizes.sum():,} in all: "
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = canvas(theme, title, "items in the cluster", "items")
+        bars = axes.bar(range(len(counts)), counts, color=theme.good, width=0.62)
+        axes.bar_label(bars, [f"{c:,}" for c in counts], padding=3, color=theme.text, fontsize=9)
+        axes.set_xticks(range(len(counts)), names)
+        axes.grid(False, axis="x")
+        axes.yaxis.set_major_formatter(THOUSANDS)
+        return figure
+
+    return Chart(draw, f"{alt}{'; '.join(parts)}. {title}.")
+
+
 def _histogram(values: np.ndarray, title: str, alt: str, name: str, log: bool, unit: str) -> Chart:
     def draw(theme: Theme) -> Figure:
         figure, axes = canvas(theme, title, name, "products")
