@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.data import ITEM, assemble, curate, records_table
+from shared.data import text as rules
 from shared.data.curation import MAX_CHARS, REASONS, normalise_category
 from shared.data.text import MASK, is_english, parse_price, scrub
 
@@ -244,6 +245,33 @@ def test_a_missing_category_comes_from_the_shelf_or_the_sales_rank():
 def test_lists_of_parts_count_as_english():
     frame = pl.DataFrame({"t": ["Hex bolt M8 zinc plated steel 50 pieces DIN 933 grade 8"]})
     assert frame.select(is_english(pl.col("t")))["t"][0]
+
+
+tokens = "the and der die und DDR4-3200 WPW10503278 18V 4391960 a@b.example 你好 , - \n".split(" ")
+shop_text = st.text("ab D1257890-/.,;:| \n\u2003é你@w:/", max_size=40)
+shop_text |= st.lists(st.sampled_from(tokens)).map(" ".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(shop_text, max_size=4))
+def test_the_short_ways_of_the_rules_give_what_the_plain_rules_give(texts):
+    """Rules look first whether they have anything to do; that must not change what they do."""
+    frame, text = pl.DataFrame({"t": texts}, schema={"t": pl.String}), pl.col("t")
+
+    def plain(pattern, to):
+        return frame.select(text.str.replace_all(pattern, to))["t"].to_list()
+
+    assert rules._drop_links(frame["t"]).to_list() == plain(rules._LINKS, " ")
+    assert rules._drop_part_numbers(frame["t"]).to_list() == plain(rules.PART_NUMBERS, "${1}")
+    settled = text.str.replace_all(r"[^\S\n]+", " ")
+    settled = settled.str.replace_all(r"(?:[,;:/|-] ?){2,}(?:\n|$|,)", "\n")
+    settled = settled.str.replace_all(r" ([,.;])", "$1")
+    settled = settled.str.replace_all(r"[ \n]*\n[ \n]*", "\n").str.strip_chars()
+    assert frame.select(rules.settle(text)).equals(frame.select(settled))
+    foreign, english = (text.str.count_matches(p) for p in (rules._FOREIGN, rules._ENGLISH))
+    script = text.str.count_matches(rules._OTHER_SCRIPT) / text.str.len_chars().clip(1)
+    expected = ~((script > 0.15) | ((foreign >= 4) & (foreign > english)))
+    assert frame.select(is_english(text)).equals(frame.select(expected))
 
 
 def test_curate_is_pure_and_does_not_look_at_other_rows():

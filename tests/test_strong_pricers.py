@@ -93,8 +93,7 @@ def test_columns_learnt_from_prices_are_out_of_fold(items):
     from shared.pricers.words import TextSpace
 
     pricer.space = TextSpace(20)
-    pricer.space.fit_transform(listed)
-    pricer.vectors = pricer.space.sparse(listed)
+    pricer.vectors = pricer.space.fit(listed)
     learnt = pricer._out_of_fold(train, listed)
     in_sample = pricer._apply(np.arange(len(listed)), listed, pricer.vectors,
                               *pricer._learn_prices(np.arange(len(listed)), listed))  # fmt: skip

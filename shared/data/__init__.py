@@ -4,14 +4,12 @@
 """
 
 from shared.data.curation import Report, assemble, curate
+from shared.data.items import Items, open_items, price_mix, products
 from shared.data.parsing import Malformed, SourceError, parse_block, records_table
 from shared.data.pipeline import (
-    Items,
+    ENGINES,
     course_items,
-    open_items,
     prepare,
-    price_mix,
-    products,
     read_products,
     read_records,
 )
@@ -19,6 +17,7 @@ from shared.data.schema import ITEM, PREDICTION, PRICE_BANDS, RECORD, SPLITS, Pr
 from shared.data.sources import source_blocks
 
 __all__ = [
+    "ENGINES",
     "ITEM",
     "PREDICTION",
     "PRICE_BANDS",

@@ -94,6 +94,12 @@ class Report:
         self.kept -= count
         self.dropped[reason] += count
 
+    @classmethod
+    def from_dict(cls, value: dict) -> Report:
+        """Return the report that ``to_dict`` was called on."""
+        counts = (Counter(value[name]) for name in ("dropped", "notes"))
+        return cls(value["rows_in"], value["kept"], *counts)
+
     def to_dict(self) -> dict:
         """Return the report as JSON-able values, reasons in the order they are asked."""
         return {
@@ -170,14 +176,15 @@ def _assemble(frame: pl.DataFrame, report: Report) -> pl.DataFrame:
     """Add text, title, category and details; records are neither dropped nor reordered."""
     details = [_parse_details(value) for value in frame["details"].to_list()]
     report.notes["unreadable_details"] += sum(d is None for d in details)
+    useful = [{n: v for n, v in (d or {}).items() if not _is_noisy(n)} for d in details]
     first_category = frame["categories"].list.first()
     frame = frame.with_columns(
-        facts=pl.Series([_facts(d) for d in details], dtype=pl.String),
+        facts=pl.Series([_facts(d) for d in useful], dtype=pl.String),
         kind=pl.Series(
             map(_category, frame["main_category"].to_list(), first_category.to_list(), details),
             dtype=pl.String,
         ),
-        details=pl.Series([_details_text(d) for d in details], dtype=pl.String),
+        details=pl.Series([orjson.dumps(d).decode() for d in useful], dtype=pl.String),
     )
     raw = frame.select(
         title=pl.col("title").fill_null(""),
@@ -227,22 +234,16 @@ def _parse_details(value: str | None) -> dict | None:
     return details if type(details) is dict else None
 
 
-def _facts(details: dict | None) -> str:
-    """Write the details that may carry price as lines of ``Name: value``."""
+def _facts(details: dict) -> str:
+    """Write details as lines of ``Name: value``."""
     lines = []
-    for name, value in (details or {}).items():
+    for name, value in details.items():
         if type(value) is list:
             value = ", ".join(str(v) for v in value)
         if type(value) is dict or not name or value in ("", None):
             continue
-        if not _is_noisy(name):
-            lines.append(f"{name.strip()}: {str(value).strip()[:_MAX_DETAIL_CHARS]}")
+        lines.append(f"{name.strip()}: {str(value).strip()[:_MAX_DETAIL_CHARS]}")
     return "\n".join(lines)
-
-
-def _details_text(details: dict | None) -> str:
-    useful = {name: v for name, v in (details or {}).items() if not _is_noisy(name)}
-    return orjson.dumps(useful).decode()
 
 
 @lru_cache(maxsize=4096)
@@ -261,6 +262,7 @@ def _category(main: str | None, shelf: str | None, details: dict | None) -> str:
     return UNKNOWN
 
 
+@lru_cache(maxsize=4096)
 def normalise_category(name: str) -> str:
     """Spell a category one way: "Toys_and_Games" and "Toys & Games" are "Toys and Games"."""
     key = "".join(c for c in name.lower().replace("and", "") if c.isalnum())

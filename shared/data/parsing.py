@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,10 @@ MAX_MALFORMED_FEW = 5
 
 class SourceError(ValueError):
     """A source cannot be read; the message names the file, the line and the remedy."""
+
+
+class SourceInterrupted(SourceError):
+    """A source that was readable so far no longer is; a second run may go on from there."""
 
 
 @dataclass
@@ -66,6 +71,12 @@ def parse_block(block: Block) -> tuple[pa.Table, Malformed]:
     than declared are brought to it (a number to its text, a text to a list of one), because
     shops do list them so.
     """
+    records, malformed = parse_lines(block)
+    return records_table(records), malformed
+
+
+def parse_lines(block: Block) -> tuple[list[dict], Malformed]:
+    """Parse a block of JSON lines into records as they come, and what was malformed."""
     records, malformed = [], Malformed()
     for number, line in enumerate(block.lines, start=block.first):
         if len(line) > MAX_LINE_BYTES:
@@ -79,19 +90,25 @@ def parse_block(block: Block) -> tuple[pa.Table, Malformed]:
                 malformed.add(block.file, number, f"a JSON {type(record).__name__}, no object")
         except orjson.JSONDecodeError as error:
             malformed.add(block.file, number, _why(line, error))
-    return records_table(records), malformed
+    return records, malformed
 
 
 def records_table(records: list[dict]) -> pa.Table:
     """Bring raw records (dicts of whatever JSON held) to a table in the RECORD schema."""
-    columns = {}
-    for column in RECORD:
-        bring = _to_list if pa.types.is_list(column.type) else _to_text
-        if column.name == "details":
-            bring = _to_json
-        values = [bring(r.get(column.name)) for r in records]
-        columns[column.name] = pa.array(values, column.type)
-    return pa.table(columns, schema=RECORD)
+    return pa.table([_column(records, column) for column in RECORD], schema=RECORD)
+
+
+def _column(records: list[dict], column: pa.Field) -> pa.Array:
+    """Take a column as it is where all is of the declared type, else value by value."""
+    nested = pa.types.is_list(column.type)
+    raw = [record.get(column.name) for record in records]
+    if {type(value) for value in raw} <= {list if nested else str, type(None)}:
+        with contextlib.suppress(pa.ArrowInvalid, pa.ArrowTypeError):  # what lists hold varies too
+            found = pa.array([value or [] for value in raw] if nested else raw, column.type)
+            if not (nested and found.values.null_count):
+                return found
+    bring = _to_list if nested else _to_json if column.name == "details" else _to_text
+    return pa.array([bring(value) for value in raw], column.type)
 
 
 def _why(line: bytes, error: Exception) -> str:

@@ -2,65 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
-from shared.data import duplicates, sources
-from shared.data.curation import Report, assemble, curate
-from shared.data.parsing import Malformed, SourceError, parse_block
-from shared.data.schema import ITEM, PRICE_BANDS, SPLITS, Product
-from shared.data.splits import assign_splits
-from shared.data.storage import fingerprint, versions, write_json, write_parquet
+from shared.data import card, merge, sources
+from shared.data.curation import Report, assemble
+from shared.data.items import Items, open_items, price_mix
+from shared.data.parsing import Malformed, SourceError, SourceInterrupted, parse_block
+from shared.data.schema import SPLITS
+from shared.data.shards import (
+    SHARD_RECORDS,
+    ShardReport,
+    curate_shard,
+    finished_shards,
+    needed,
+    source_shards,
+)
+from shared.data.storage import versions, write_json, write_text
+from shared.data.workers import run
 from shared.settings import Settings
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-_CODE = ("curation", "duplicates", "pipeline", "parsing", "schema", "sources", "splits", "text")
-
-
-@dataclass(frozen=True)
-class Items:
-    """A folder of curated items: ``items.parquet``, and ``manifest.json`` that vouches for it."""
-
-    folder: Path
-    manifest: dict
-
-    def table(self, split: str | None = None) -> pa.Table:
-        """Return the items of one split, or of all, as an Arrow table in the ITEM schema."""
-        wanted = None if split is None else [("split", "=", split)]
-        return pq.read_table(self.folder / "items.parquet", filters=wanted, schema=ITEM)
-
-    def dataset(self, split: str) -> Dataset:
-        """Return the items of one split as a ``datasets.Dataset``."""
-        from datasets import Dataset
-
-        return Dataset(self.table(split))
-
-    @property
-    def train(self) -> Dataset:
-        """Items to learn from."""
-        return self.dataset("train")
-
-    @property
-    def validation(self) -> Dataset:
-        """Items to make choices with: prompts, weights, settings."""
-        return self.dataset("validation")
-
-    @property
-    def test(self) -> Dataset:
-        """Items for the final table, and for nothing else."""
-        return self.dataset("test")
+_CODE = (
+    "card curation duplicates items merge parsing pipeline schema shards sources splits "
+    "storage text"
+).split()
+ENGINES = ("local", "ray")
 
 
 def prepare(
@@ -72,44 +47,41 @@ def prepare(
     amazon: str | None = None,
     limit: int | None = None,
     progress: bool = True,
+    engine: str = "local",
+    workers: int | None = None,
+    shard_records: int = SHARD_RECORDS,
 ) -> Items:
     """Curate a source into the folder ``out``, or open it if that very work is already there.
 
     ``size`` is the number of records the embedded catalogue makes; ``limit`` stops after so many
-    records of any source. Raises SourceError, and then leaves ``out`` as it was.
+    records of any source. A source of more than two shards (of ``shard_records``) is curated by
+    ``workers`` processes, by default one a core, or with ``engine="ray"`` on a cluster; the
+    items are the same. Finished shards are kept in ``out/.work``: a run that was killed goes on
+    from there. Raises SourceError, and then leaves ``out`` as it was, but for the finished
+    shards of a stream that broke off.
     """
+    if engine not in ENGINES:
+        raise ValueError(f"engine {engine!r} is not one of: {', '.join(ENGINES)}")
     out = Path(out)
     request = _request(source, seed, size, amazon, limit)
-    manifest_path = out / "manifest.json"
-    if manifest_path.is_file():
-        found = open_items(out)
-        if found.manifest.get("request") == request:
+    if found := _done(out, request):
+        return found
+    parts = sources.source_parts(source, size=size, seed=seed, amazon=amazon)
+    with _work_folder(out, [request, shard_records]) as work:
+        if found := _done(out, request):  # another process was at it, and we have waited for it
             return found
-    items, report, origin = _curate_source(source, seed, size, amazon, limit, progress)
-    items = _group_and_split(items, report, seed, progress)
-    if not items.num_rows:
-        raise SourceError(f"{source}: no record survived curation: {report.to_dict()}")
-    manifest_path.unlink(missing_ok=True)  # while it is absent, the folder counts as unfinished
-    write_parquet(items, out / "items.parquet")
-    manifest = _manifest(items, report, origin, request)
-    write_json(manifest, manifest_path)
-    return Items(out, manifest)
-
-
-def open_items(folder: Path) -> Items:
-    """Open a folder written by ``prepare``; raise SourceError if it is not one, or unfinished."""
-    path = Path(folder) / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["fingerprint"], manifest["rows_in"]
-    except FileNotFoundError:
-        raise SourceError(
-            f"{folder}: holds no manifest.json; make it with: python -m shared curate SOURCE "
-            f"--out {folder}"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{path}: damaged ({error!r}); curate again") from error
-    return Items(Path(folder), manifest)
+        reports = _reports(parts, work, engine, workers, limit, shard_records)
+        names, report, origin = _collect(reports, progress)
+        order, duplicates = merge.order_items(work, names)
+        report.drop("duplicate", duplicates)
+        if not report.kept:
+            raise SourceError(f"{source}: no record survived curation: {report.to_dict()}")
+        firsts = merge.cluster_items(order, workers=workers, progress=progress)
+        items = work / "items.parquet"
+        written = merge.write_items(order, firsts, seed, items, progress=progress)
+        facts = card.make_card(source, report, written, firsts)
+        manifest = _manifest(written, report, firsts, origin, request)
+        return _publish(out, items, facts, manifest)
 
 
 def course_items(settings: Settings, *, progress: bool = True) -> Items:
@@ -150,80 +122,97 @@ def read_products(
     return items.set_column(items.column_names.index("id"), "id", ids), malformed
 
 
-def products(items: pa.Table | Dataset) -> list[Product]:
-    """Return items as products, without their prices."""
-    table = items if isinstance(items, pa.Table) else items.with_format("arrow")[:]
-    return [Product.from_item(row) for row in table.select(list(Product.__slots__)).to_pylist()]
-
-
-def price_mix(prices: np.ndarray) -> dict[str, float]:
-    """Return the share of each price band (for example "25-50") among prices in dollars."""
-    counts, _ = np.histogram(prices, [low for low, _ in PRICE_BANDS.values()] + [np.inf])
-    return {n: float(c / max(len(prices), 1)) for n, c in zip(PRICE_BANDS, counts, strict=True)}
-
-
 def _parsed(
     source: str, size: int, seed: int, amazon: str | None, limit: int | None
 ) -> Iterator[tuple[pa.Table, Malformed]]:
     """Parse block after block, and refuse the source when too much of it is malformed."""
     lines, malformed = 0, Malformed()
-    for block in sources.source_blocks(source, size=size, seed=seed, amazon=amazon):
-        if limit is not None:
-            block.lines = block.lines[: limit - lines]
+    blocks = sources.source_blocks(source, size=size, seed=seed, amazon=amazon)
+    for block in sources.first_lines(blocks, limit):
         lines += len(block.lines)
         table, found = parse_block(block)
         malformed += found
         if lines > 1000:  # early, so that a large file of another kind fails at once
             malformed.check(lines)
         yield table, found
-        if lines == limit:
-            break
     malformed.check(lines)
 
 
-def _curate_source(
-    source: str, seed: int, size: int, amazon: str | None, limit: int | None, progress: bool
-) -> tuple[pa.Table, Report, dict]:
-    report, malformed, tables = Report(), Malformed(), [ITEM.empty_table()]
+def _reports(
+    parts: list, work: Path, engine: str, workers: int | None, limit: int | None, records: int
+) -> Iterator[ShardReport]:
+    """Curate every shard that is not finished, and yield the reports of all, in order."""
+    if engine == "ray":
+        from shared.data.cluster_engine import curate_on_ray
+
+        return curate_on_ray(parts, work, limit=limit, records=records)
+    shards = source_shards(parts, limit=limit, records=records)
+    done = finished_shards(work)
+    tasks = (needed(shard, done) for shard in shards)
+    return run(partial(curate_shard, work), tasks, workers=workers)
+
+
+def _collect(reports: Iterator[ShardReport], progress: bool) -> tuple[list[str], Report, dict]:
+    """Add up the reports of the shards; refuse the source when too much of it is malformed."""
+    names, lines, report, malformed = [], 0, Report(), Malformed()
     raw = hashlib.sha256()
-    with tqdm(desc="curate", unit=" records", disable=not progress) as bar:
-        for table, found in _parsed(source, size, seed, amazon, limit):
-            raw.update(fingerprint(table).encode())
-            items, part = curate(table)
-            tables.append(items)
-            report = report + part
-            malformed += found
-            bar.update(table.num_rows + found.count)
-    report.rows_in += malformed.count
-    report.kept += malformed.count
-    report.drop("malformed", malformed.count)
+    with (
+        contextlib.closing(reports),
+        tqdm(desc="curate", unit=" records", disable=not progress) as bar,
+    ):
+        for found in reports:
+            names.append(found.name)
+            raw.update(found.digest.encode())
+            lines += found.lines
+            report += found.report
+            malformed += found.malformed
+            if lines > 1000:  # early, so that a large file of another kind fails at once
+                malformed.check(lines)
+            bar.update(found.lines)
+    malformed.check(lines)
     origin = {"records_fingerprint": raw.hexdigest()[:16], "malformed": malformed.examples}
-    return pa.concat_tables(tables), report, origin
+    return names, report, origin
 
 
-def _group_and_split(items: pa.Table, report: Report, seed: int, progress: bool) -> pa.Table:
-    """Drop exact duplicates, cluster near ones, split; the result is sorted by id."""
-    frame = pl.from_arrow(items).with_columns(
-        id=pl.when(pl.col("id").fill_null("") == "")
-        .then(pl.concat_str(pl.lit("text-"), pl.col("text").map_elements(_digest, pl.String)))
-        .otherwise(pl.col("id"))
-    )
-    # Sorted first, so that which of two duplicates stays does not depend on the order of loading.
-    frame = frame.sort("id", "text", "price", maintain_order=True)
-    unique = frame.unique("id", keep="first", maintain_order=True)
-    unique = unique.unique(["title", "text"], keep="first", maintain_order=True)
-    report.drop("duplicate", frame.height - unique.height)
-    columns = (unique[name].to_list() for name in ("id", "title", "text"))
-    keys = duplicates.cluster(*columns, progress=progress)
-    unique = unique.with_columns(
-        cluster=pl.Series(keys, dtype=pl.String),
-        split=pl.Series(assign_splits(keys, seed), dtype=pl.String),
-    )
-    return unique.to_arrow().cast(ITEM)
+@contextlib.contextmanager
+def _work_folder(out: Path, request: list) -> Iterator[Path]:
+    """Yield the folder of unfinished work for this request, ours alone; clean up after failures.
+
+    It stays after a crash, a Ctrl-C or a connection that broke, and goes when a source is refused.
+    """
+    from filelock import FileLock
+
+    new = not out.exists()
+    name = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
+    work = out / ".work" / name
+    work.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".work" / "lock"):
+        try:
+            yield work
+        except SourceError as error:
+            kept = isinstance(error, SourceInterrupted) and any(work.glob("*.json"))
+            if not kept:
+                shutil.rmtree(out if new else out / ".work", ignore_errors=True)
+            raise
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+def _publish(out: Path, items: Path, facts: dict, manifest: dict) -> Items:
+    """Put the results where they are looked for; the manifest comes last and vouches for all."""
+    (out / "manifest.json").unlink(missing_ok=True)
+    items.replace(out / "items.parquet")
+    write_json(facts, out / "card.json")
+    write_text(card.to_markdown(facts), out / "card.md")
+    write_json(manifest, out / "manifest.json")
+    shutil.rmtree(out / ".work", ignore_errors=True)
+    return Items(out, manifest)
+
+
+def _done(out: Path, request: dict) -> Items | None:
+    """Return the items in ``out`` if they are the ones of this request."""
+    if not (out / "manifest.json").is_file():
+        return None
+    found = open_items(out)
+    return found if found.manifest.get("request") == request else None
 
 
 def _unique(ids: list[str | None]) -> list[str]:
@@ -264,15 +253,15 @@ def _code_hash() -> str:
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
-def _manifest(items: pa.Table, report: Report, origin: dict, request: dict) -> dict:
-    prices = items["price"].to_numpy()
-    splits = items["split"].value_counts().to_pylist()
-    counts = {entry["values"]: entry["counts"] for entry in splits}
+def _manifest(
+    written: merge.Written, report: Report, firsts: np.ndarray, origin: dict, request: dict
+) -> dict:
+    prices = written.prices
     return {
-        "fingerprint": fingerprint(items),
+        "fingerprint": written.fingerprint,
         **report.to_dict(),
-        "splits": {name: counts.get(name, 0) for name in SPLITS},
-        "clusters": len(items["cluster"].unique()),
+        "splits": {name: written.splits[name] for name in SPLITS},
+        "clusters": len(np.unique(firsts)),
         "price_mix": price_mix(prices),
         "price_mean": round(float(prices.mean()), 2),
         "price_median": round(float(np.median(prices)), 2),

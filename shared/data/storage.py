@@ -17,7 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-LIBRARIES = ("numpy", "pyarrow", "polars", "scikit-learn", "scipy", "datasets", "datasketch")
+ROW_GROUP = 65_536
+PARQUET = {"compression": "zstd"}
+"""How every Parquet file is written, in groups of so many rows."""
+
+LIBRARIES = (
+    *("numpy", "pyarrow", "polars", "scikit-learn", "scipy", "datasets", "datasketch"),
+    *("torch", "lightgbm"),
+)
 
 
 @contextlib.contextmanager
@@ -42,14 +49,18 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a table so that equal tables give byte-identical files, however they are chunked."""
     with replacing(path) as temporary:
-        pq.write_table(table.combine_chunks(), temporary, compression="zstd", row_group_size=65_536)
+        pq.write_table(table.combine_chunks(), temporary, row_group_size=ROW_GROUP, **PARQUET)
 
 
 def write_json(value: Any, path: Path) -> None:
     """Write JSON a person can read; NaN is refused, since it is not JSON."""
+    write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text as UTF-8."""
     with replacing(path) as temporary:
-        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
 
 
 def fingerprint(table: pa.Table) -> str:
@@ -58,27 +69,49 @@ def fingerprint(table: pa.Table) -> str:
     It does not depend on how the table is chunked, nor on the Arrow version: what is hashed are
     the values themselves, with nulls told apart from empty ones.
     """
-    digest = hashlib.sha256()
-    for column_name in table.column_names:
-        column = table[column_name]
-        digest.update(f"{column_name}:{column.type}".encode())
-        for part in _column_digests(column):
-            digest.update(part)
-    return digest.hexdigest()[:16]
+    whole = Fingerprint(table.schema)
+    whole.update(table)
+    return whole.digest()
 
 
-def _column_digests(column: pa.ChunkedArray) -> list[bytes]:
-    """Hash validity, lengths and values in separate streams, so that chunk borders vanish."""
-    valid, lengths, values = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    for chunk in column.chunks:
-        valid.update(np.asarray(chunk.is_valid()).astype(np.uint8).tobytes())
-        if pa.types.is_floating(chunk.type) or pa.types.is_integer(chunk.type):
-            values.update(chunk.fill_null(0).to_numpy(zero_copy_only=False).tobytes())
-            continue
-        texts = [str(v).encode("utf-8") for v in chunk.to_pylist() if v is not None]
-        lengths.update(np.array([len(t) for t in texts], dtype=np.int64).tobytes())
-        values.update(b"".join(texts))
-    return [valid.digest(), lengths.digest(), values.digest()]
+class Fingerprint:
+    """The ``fingerprint`` of a table that is never in memory as a whole."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        # Validity, lengths and values in separate streams, so that chunk borders vanish.
+        self._columns = {field: [hashlib.sha256() for _ in range(3)] for field in schema}
+
+    def update(self, table: pa.Table) -> None:
+        """Add the rows of a table in the schema."""
+        for column, hashes in self._columns.items():
+            for chunk in table[column.name].chunks:
+                for digest, values in zip(hashes, _hashed(chunk), strict=True):
+                    digest.update(values)
+
+    def digest(self) -> str:
+        """Return the hash of the rows added so far, 16 hex digits."""
+        whole = hashlib.sha256()
+        for column, hashes in self._columns.items():
+            whole.update(f"{column.name}:{column.type}".encode())
+            for part in hashes:
+                whole.update(part.digest())
+        return whole.hexdigest()[:16]
+
+
+def _hashed(chunk: pa.Array) -> tuple[np.ndarray | bytes, ...]:
+    """Return what is hashed of an array: validity, lengths of texts, values."""
+    valid = np.asarray(chunk.is_valid()).astype(np.uint8)
+    if pa.types.is_floating(chunk.type) or pa.types.is_integer(chunk.type):
+        return valid, b"", chunk.fill_null(0).to_numpy(zero_copy_only=False)
+    present = chunk.drop_null()
+    if not pa.types.is_string(chunk.type):
+        present = pa.array([str(value) for value in present.to_pylist()], pa.string())
+    if not len(present):
+        return valid, b"", b""
+    _, offsets, values = present.buffers()
+    ends = np.frombuffer(offsets, np.int32)[present.offset : present.offset + len(present) + 1]
+    texts = memoryview(values or b"")[ends[0] : ends[-1]]
+    return valid, np.diff(ends.astype(np.int64)), texts
 
 
 def versions() -> dict[str, str]:

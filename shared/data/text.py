@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 
 import polars as pl
 
@@ -54,12 +55,15 @@ _UNITS = (
     r"min|minutes?|sec|degrees?|f|c|grit|tooth|teeth|t|point|pt|drawers?|shelf|doors?|seats?|tier"
 )
 _FAMILIES = r"DDR|LPDDR|GDDR|PC|RTX|GTX|RX|USB|HDMI|IP|MIL-STD-|CR|LR|AAA?|SAE|ISO|UL|WIFI|WI-FI"
-PART_NUMBERS = _ascii(
-    rf"((?i:\b\d[\d.,/]*[\s-]?(?:{_UNITS})\b)|\b(?:{_FAMILIES})-?\d+[A-Z0-9.-]*\b)"
-    r"|\b[A-Z]{1,6}[A-Z-]{0,4}\d[A-Z0-9/-]{4,}\b"
+_PART_LIKE = _ascii(
+    r"\b[A-Z]{1,6}[A-Z-]{0,4}\d[A-Z0-9/-]{4,}\b"
     r"|\b\d{2,}[A-Z]{1,4}-?\d[A-Z0-9/-]{3,}\b"
     r"|\b\d{3,}[-/]\d{3,}(?:[-/]\d+)*\b"
     r"|\b\d{7,}\b"
+)
+PART_NUMBERS = (
+    _ascii(rf"((?i:\b\d[\d.,/]*[\s-]?(?:{_UNITS})\b)|\b(?:{_FAMILIES})-?\d+[A-Z0-9.-]*\b)|")
+    + _PART_LIKE
 )
 """Part numbers (WPW10503278, DC31-00054A, 4391960), but not 1000-watt, 12000BTU or DDR4-3200."""
 
@@ -77,8 +81,10 @@ BOILERPLATE = _ascii(
 )
 _LINKS = r"(?i)https?://\S+|www\.\S+|\S+@\S+\.[a-z]+"
 _TAGS = r"<[a-zA-Z/!][^<>]{0,200}>"
-_NOISE = r"[\x00-\x09\x0b-\x1f\u00a0\x7f\u200b-\u200f\u2028-\u202e\ufeff\ufffd®™©]|[【】■●★☆✓✔►◆•]+"
-_PICTOGRAMS = r"[\x{2600}-\x{27BF}\x{1F000}-\x{1FAFF}\x{FE0F}]"
+_NOISE = (
+    r"[\x00-\x09\x0b-\x1f\u00a0\x7f\u200b-\u200f\u2028-\u202e\ufeff\ufffd®™©]|[【】■●★☆✓✔►◆•]+"
+    r"|[\x{2600}-\x{27BF}\x{1F000}-\x{1FAFF}\x{FE0F}]"  # pictograms
+)
 
 _ENGLISH = _ascii(r"(?i)\b(?:the|and|with|for|of|is|to|this|your|in|are|it|you|from|or|on|be)\b")
 _FOREIGN = _ascii(
@@ -91,36 +97,69 @@ _OTHER_SCRIPT = r"[\x{0370}-\x{1CFF}\x{2E80}-\x{A4CF}\x{AC00}-\x{D7AF}\x{F900}-\
 
 def unescape(texts: pl.Series) -> pl.Series:
     """Resolve HTML entities, twice where a shop escaped them twice; most texts have none."""
-    if not texts.str.contains("&", literal=True).any():
-        return texts
-    resolved = [html.unescape(html.unescape(t)) if t and "&" in t else t for t in texts.to_list()]
-    return pl.Series(texts.name, resolved, dtype=pl.String)
+    return _change(texts, texts.str.contains("&", literal=True), _unescape)
+
+
+def _unescape(texts: pl.Series) -> pl.Series:
+    return pl.Series([html.unescape(html.unescape(text)) for text in texts], dtype=pl.String)
 
 
 def scrub(text: pl.Expr) -> pl.Expr:
     """Remove markup, links, boilerplate and part numbers; mask prices; settle white space."""
     return (
         text.str.replace_all(_TAGS, " ")
-        .str.replace_all(_LINKS, " ")
+        .map_batches(_drop_links, pl.String)
         .str.replace_all(_NOISE, " ")
-        .str.replace_all(_PICTOGRAMS, " ")
         .str.replace_all(PRICES, MASK)
         .str.replace_all(HINTED_PRICES, f"${{1}} {MASK}${{2}}")
         .str.replace_all(BOILERPLATE, " ")
-        .str.replace_all(PART_NUMBERS, "${1}")
+        .map_batches(_drop_part_numbers, pl.String)
         .pipe(settle)
     )
 
 
+def _drop_links(texts: pl.Series) -> pl.Series:
+    """Look for links only where a literal search, fifty times faster, finds a part of one."""
+    maybe = texts.str.contains("://", literal=True) | texts.str.contains("@", literal=True)
+    maybe |= texts.str.contains(r"(?i)www\.")
+    return _change(texts, maybe, lambda some: some.str.replace_all(_LINKS, " "))
+
+
+def _drop_part_numbers(texts: pl.Series) -> pl.Series:
+    """Weigh exceptions, which takes the slow engine, only where something looks like a part."""
+    maybe = texts.str.contains(_PART_LIKE)
+    return _change(texts, maybe, lambda some: some.str.replace_all(PART_NUMBERS, "${1}"))
+
+
+def _change(
+    texts: pl.Series, where: pl.Series, change: Callable[[pl.Series], pl.Series]
+) -> pl.Series:
+    rows = where.arg_true()
+    return texts.clone().scatter(rows, change(texts.gather(rows))) if len(rows) else texts
+
+
 def settle(text: pl.Expr) -> pl.Expr:
-    """Collapse blanks, empty lines and the punctuation that removed words left behind."""
+    """Collapse blanks, empty lines and the punctuation that removed words left behind.
+
+    For texts without ``_NOISE``. Each step is written so that it starts with a literal, which is
+    found ten times faster than a class of characters.
+    """
     return (
-        text.str.replace_all(r"[^\S\n]+", " ")
+        text.map_batches(_plain_blanks, pl.String)
+        .str.replace_all(r" {2,}", " ")
         .str.replace_all(r"(?:[,;:/|-] ?){2,}(?:\n|$|,)", "\n")
         .str.replace_all(r" ([,.;])", "$1")
-        .str.replace_all(r"[ \n]*\n[ \n]*", "\n")
+        .str.replace_all(" \n", "\n", literal=True)
+        .str.replace_all("\n ", "\n", literal=True)
+        .str.replace_all(r"\n{2,}", "\n")
         .str.strip_chars()
     )
+
+
+def _plain_blanks(texts: pl.Series) -> pl.Series:
+    """Make every blank a plain one; in ASCII there is no other left."""
+    foreign = texts.str.len_bytes() != texts.str.len_chars()
+    return _change(texts, foreign, lambda some: some.str.replace_all(r"[^\S\n ]", " "))
 
 
 def clip(text: pl.Expr, longest: int) -> pl.Expr:
@@ -138,11 +177,23 @@ def is_english(text: pl.Expr) -> pl.Expr:
 
     A text of mere nouns and numbers counts as English: part lists have no small words at all.
     """
-    letters = text.str.len_chars().clip(lower_bound=1)
-    foreign = text.str.count_matches(_FOREIGN)
-    other_script = text.str.count_matches(_OTHER_SCRIPT) / letters > 0.15
-    other_words = (foreign >= 4) & (foreign > text.str.count_matches(_ENGLISH))
-    return ~(other_script | other_words)
+    return text.map_batches(lambda texts: ~(_other_script(texts) | _other_words(texts)), pl.Boolean)
+
+
+def _other_script(texts: pl.Series) -> pl.Series:
+    letters = texts.str.len_chars()
+    rows = (texts.str.len_bytes() != letters).arg_true()  # plain ASCII has no other script
+    found = pl.zeros(len(texts), pl.UInt32, eager=True)
+    found = found.scatter(rows, texts.gather(rows).str.count_matches(_OTHER_SCRIPT))
+    return found / letters.clip(lower_bound=1) > 0.15
+
+
+def _other_words(texts: pl.Series) -> pl.Series:
+    foreign = texts.str.count_matches(_FOREIGN)
+    rows = (foreign >= 4).arg_true()  # few texts: the English words of the others need no count
+    english = texts.gather(rows).str.count_matches(_ENGLISH)
+    found = pl.repeat(False, len(texts), dtype=pl.Boolean, eager=True)
+    return found.scatter(rows, foreign.gather(rows) > english)
 
 
 PRICE_TEXT = re.compile(

@@ -42,7 +42,7 @@ QUANTITIES = {
     "inches": rf"{_NUMBER} ?-?(?:inch(?:es)?\b|in\b|\")",
     "btu": rf"{_NUMBER} ?btu\b",
     "cubic feet": rf"{_NUMBER} ?-?cu\b",
-    "pounds": rf"{_NUMBER} ?-?(?:lbs?|pounds?)\b",
+    "pounds anywhere": rf"{_NUMBER} ?-?(?:lbs?|pounds?)\b",
     "gallons": rf"{_NUMBER} ?-?(?:gallons?|gal)\b",
     "pieces": r"(\d+) ?-?(?:pcs?|pieces?|packs?|count|pk)\b",
     "keys": r"(\d+) ?-?(?:keys?|strings?|channels?)\b",

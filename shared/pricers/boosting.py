@@ -71,8 +71,8 @@ class Boosting(FittedPricer):
         listed, prices = products(items), items["price"].to_numpy()
         self.log_prices = np.log(prices)
         self.space = TextSpace(100, self.seed)
-        texts = self.space.fit_transform(listed)
-        self.vectors = self.space.sparse(listed)
+        self.vectors = self.space.fit(listed)
+        texts = self.space.compress(self.vectors)
         learnt = self._out_of_fold(items, listed)
         self.usual, self.ridge = self._learn_prices(np.arange(len(listed)), listed)
         columns = np.hstack([attributes(listed), texts, learnt])
@@ -84,14 +84,16 @@ class Boosting(FittedPricer):
 
     def columns(self, products: Sequence[Product]) -> np.ndarray:
         """Return what the trees see of n products, shape (n, len(column_names()))."""
+        self._catch_up()
         vectors = self.space.sparse(products)
-        texts = self.space.svd.transform(vectors).astype(np.float32)
+        texts = self.space.compress(vectors)
         everyone = np.arange(len(self.log_prices))
         learnt = self._apply(everyone, products, vectors, self.usual, self.ridge)
         return np.hstack([attributes(products), texts, learnt])
 
     def column_names(self) -> list[str]:
         """Return the names of the columns."""
+        self._catch_up()
         lsa = [f"LSA {i + 1}" for i in range(self.space.svd.n_components)]
         usual = ["brand: price", "brand: count", "category: price", "category: count"]
         neighbours = [f"neighbours: {name}" for name in STATISTICS]
@@ -99,6 +101,7 @@ class Boosting(FittedPricer):
 
     def importances(self) -> list[tuple[str, float]]:
         """Return (column, share of what all splits gained), most important first."""
+        self._catch_up()
         gains = self.model.feature_importance("gain")
         shares = gains / max(gains.sum(), 1e-12)
         names = self.column_names()
@@ -139,7 +142,7 @@ class Boosting(FittedPricer):
             "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": 2,
+            "num_threads": 1,  # small data: threads wait more than they work
             "verbose": -1,
         }
         return lightgbm.train(parameters, lightgbm.Dataset(columns, target), self.settings["trees"])

@@ -45,6 +45,7 @@ class TfidfRidge(FittedPricer):
 
         The factor is that of a text in which these words carried all the weight.
         """
+        self._catch_up()
         if not self.settings["log"]:
             raise ValueError("weights are factors only if the log price was learnt (log=True)")
         names, weights = self.vectoriser.get_feature_names_out(), self.model.coef_
@@ -68,7 +69,7 @@ class LsaSvr(FittedPricer):
         from sklearn.svm import LinearSVR
 
         self.space = TextSpace(self.settings["columns"], self.seed, WORDS)
-        columns = self.space.fit_transform(products)
+        columns = self.space.compress(self.space.fit(products))
         svr = LinearSVR(C=self.settings["C"], max_iter=5000, tol=1e-3, random_state=self.seed)
         self.model = svr.fit(columns, np.log(prices))
 
@@ -101,7 +102,7 @@ class RandomForest(FittedPricer):
         from sklearn.ensemble import RandomForestRegressor
 
         self.space = TextSpace(self.settings["columns"], self.seed, WORDS)
-        columns = self._columns(self.space.fit_transform(products), products)
+        columns = self._columns(self.space.compress(self.space.fit(products)), products)
         self.model = RandomForestRegressor(
             self.settings["trees"], max_features=0.33, n_jobs=-1, random_state=self.seed
         ).fit(columns, np.log(prices) if self.settings["read_out"] == "median" else prices)

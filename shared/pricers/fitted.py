@@ -41,7 +41,7 @@ class FittedPricer:
         """Learn from training items (ITEM schema) and return self.
 
         ``lazily`` waits for the first product to price: where a stored result is found instead,
-        nothing has to be learnt again.
+        nothing has to be learnt again. A method that needs what was learnt calls ``_catch_up``.
         """
         if items.num_rows == 0:
             raise ValueError(f"{self.name}: there are no items to learn from")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from html import escape
@@ -15,18 +16,35 @@ if TYPE_CHECKING:
     import gradio
 
 _KEYS = """(name) => {
+  const box = document.querySelector('#price input, #price textarea');
+  Object.assign(box, {inputMode: 'decimal', autocomplete: 'off'});
   document.addEventListener('keydown', (event) => {
+    if (event.repeat || event.isComposing) return;  // a key held down is one answer, not twenty
     const press = (id) => { event.preventDefault(); document.querySelector(id).click(); };
     if (event.key === 'Escape') press('#skip');
-    if (event.altKey && event.key.toLowerCase() === 'z') press('#undo');
+    const z = event.key.toLowerCase() === 'z' || event.code === 'KeyZ';  // Option+Z types an omega
+    if (event.altKey && z) press('#undo');
   });
   return name;
 }"""
-_FOCUS = "() => document.querySelector('#price input, #price textarea')?.focus()"
-_STYLE = (
-    "white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5; max-height: 45vh; "
-    "overflow-y: auto"
-)
+_FOCUS = """() => {
+  const box = document.querySelector('#price input, #price textarea');
+  box?.focus();
+  box?.select();
+}"""
+_STYLE = """<style>
+#sheet {max-width: 46rem; margin: 0 auto}
+#sheet button {white-space: normal}
+.card {border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 1rem 1.25rem;
+  background: var(--background-fill-secondary); min-height: 12rem}
+.card h3 {margin: 0 0 .25rem; overflow-wrap: anywhere}
+.card .kind, .progress {color: var(--body-text-color); opacity: .8}
+.card .text {white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5; margin-top: .75rem;
+  max-height: 40vh; overflow-y: auto}
+.progress progress {width: 100%; height: .5rem; accent-color: #c2410c}
+.said {min-height: 1.5em}
+#keep {background: #c2410c; color: #fff}
+</style>"""
 
 
 class Session:
@@ -34,91 +52,136 @@ class Session:
 
     def __init__(self, products: Sequence[Product], answers: Answers) -> None:
         self.products, self.answers = list(products), answers
+        self._ids = [product.id for product in self.products]
+        self._one_at_a_time = threading.Lock()
 
     def next(self, rater: str) -> Product | None:
         """Return the first product that this rater has not answered, None when done."""
-        answered = self.answers.by_rater.get(rater, {})
-        return next((p for p in self.products if p.id not in answered), None)
+        self.answers.refresh()
+        given = self.answers.by_rater.get(rater, {})
+        return next((p for p in self.products if p.id not in given), None)
 
     def done(self, rater: str) -> int:
         """Return how many of the products this rater has answered or skipped."""
-        answered = self.answers.by_rater.get(rater, {})
-        return sum(p.id in answered for p in self.products)
+        given = self.answers.by_rater.get(rater, {})
+        return sum(i in given for i in self._ids)
+
+    def ticket(self, rater: str) -> dict:
+        """Return what the browser hands back with an answer: who was shown what, and since when."""
+        product = self.next(rater) if rater else None
+        return {"rater": rater, "item": product.id if product else None, "since": time.time()}
+
+    def answer(self, rater: str, ticket: dict | None, text: str | None) -> str:
+        """Keep a price, or a skip (None), of the product on the ticket; return what to tell.
+
+        Nothing is kept for a product that the rater was not looking at: the name was changed
+        meanwhile, a key hit twice, the product answered in another tab. Raises ValueError if the
+        text is not a price or there is no name.
+        """
+        if not rater:
+            raise ValueError("write your name first")
+        with self._one_at_a_time:
+            if not ticket or ticket["rater"] != rater:
+                return f"Nothing kept: this is the next product of {rater}."
+            product = self.next(rater)
+            if product is None or product.id != ticket["item"]:
+                return "Nothing kept: that product has been answered. This is the next one."
+            price = None if text is None else read_price(text)
+            seconds = round(max(0.0, time.time() - ticket["since"]), 2)
+            self.answers.add(rater, product.id, price, seconds)
+            return "Skipped." if price is None else f"Kept: ${price:,.2f}."
+
+    def undo(self, rater: str) -> str:
+        """Take back the rater's last answer to one of these products; return what to tell."""
+        with self._one_at_a_time:
+            taken = self.answers.undo(rater, among=self._ids)
+        return "Taken back: price it again." if taken else "There is nothing to take back."
 
 
 def label_page(products: Sequence[Product], answers: Answers, rater: str = "me") -> gradio.Blocks:
     """Return the page; ``launch()`` it in a notebook, or let ``python -m shared label`` do it.
 
     The page is given products, which have no price. Enter keeps an answer, Escape skips, Alt+Z
-    takes the last one back. An answer is on the disk before the next product is shown.
+    takes the last one back. An answer is on the disk before the next product is shown. Pass
+    ``launch(share=False)`` in Colab: gradio would make the page public there.
     """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
     session = Session(products, answers)
-
-    def show(rater: str, message: str = "") -> tuple:
-        return *_view(session, rater.strip(), message), "", time.monotonic()
-
-    def keep(rater: str, text: str, since: float) -> tuple:
-        product = session.next(rater.strip())
-        if not rater.strip():
-            return *_view(session, "", "Write your name first."), text, since
-        if product is None:
-            return show(rater)
-        try:
-            price = read_price(text)
-        except ValueError as error:
-            return *_view(session, rater.strip(), f"Not kept: {error}."), text, since
-        answers.add(rater.strip(), product.id, price, round(time.monotonic() - since, 2))
-        return show(rater, f"Kept: ${price:,.2f}.")
-
-    def skip(rater: str, since: float) -> tuple:
-        product = session.next(rater.strip())
-        if product is None or not rater.strip():
-            return show(rater)
-        answers.add(rater.strip(), product.id, None, round(time.monotonic() - since, 2))
-        return show(rater, "Skipped.")
-
-    def undo(rater: str) -> tuple:
-        taken = answers.undo(rater.strip())
-        return show(rater, "Taken back." if taken else "There is nothing to take back.")
-
     with gr.Blocks(title="What does it cost?", analytics_enabled=False) as page:
-        gr.Markdown("## What does it cost?")
-        with gr.Row():
-            name = gr.Textbox(rater, label="Your name", max_lines=1, scale=1)
-            progress = gr.HTML()
-        card = gr.HTML()
-        price = gr.Textbox(label="New price in US dollars, your best guess", max_lines=1,
-                           elem_id="price", autofocus=True, placeholder="24.99")  # fmt: skip
-        with gr.Row():
-            keep_button = gr.Button("Keep (Enter)", variant="primary")
-            skip_button = gr.Button("Skip (Esc)", elem_id="skip")
-            undo_button = gr.Button("Take back (Alt+Z)", elem_id="undo")
-        message = gr.HTML()
-        since = gr.State(0.0)
-        shown = [card, progress, message, price, since]
-        page.load(show, name, shown, js=_KEYS)
-        name.submit(show, name, shown)
-        for event in (price.submit, keep_button.click):
-            event(keep, [name, price, since], shown).then(None, js=_FOCUS)
-        skip_button.click(skip, [name, since], shown).then(None, js=_FOCUS)
-        undo_button.click(undo, name, shown).then(None, js=_FOCUS)
+        with gr.Column(elem_id="sheet"):
+            gr.HTML(_STYLE + "<h2>What does it cost?</h2>")
+            progress, card = gr.HTML(), gr.HTML()
+            price = gr.Textbox(label="Your guess in US dollars, for a new one", max_lines=1,
+                               elem_id="price", autofocus=True, placeholder="24.99")  # fmt: skip
+            said = gr.HTML()
+            with gr.Row():
+                keep = gr.Button("Keep (Enter)", variant="primary", elem_id="keep", min_width=90)
+                skip = gr.Button("Skip (Esc)", elem_id="skip", min_width=90)
+                undo = gr.Button("Take back (Alt+Z)", elem_id="undo", min_width=90)
+            name = gr.Textbox(rater, label="Your name", max_lines=1, elem_id="rater")
+        # The browser holds it, not the server: it names what was on the screen, restart or not.
+        ticket = gr.JSON(visible=False)
+        shown = [progress, card, said, ticket, price]
+        handle = _handlers(session)
+        page.load(handle["show"], name, shown, js=_KEYS)
+        for event in (name.submit, name.blur):
+            event(handle["rename"], [name, ticket], shown)
+        for event in (price.submit, keep.click):
+            event(handle["keep"], [name, ticket, price], shown).then(None, js=_FOCUS)
+        skip.click(handle["skip"], [name, ticket], shown).then(None, js=_FOCUS)
+        undo.click(handle["undo"], name, shown).then(None, js=_FOCUS)
     return page
 
 
+def _handlers(session: Session) -> dict:
+    """Return what the page's events call; each returns progress, card, message, ticket, price."""
+    import gradio as gr
+
+    def show(name: str, message: str = "") -> tuple:
+        rater = name.strip()
+        return *_view(session, rater, message), session.ticket(rater), ""
+
+    def keep(name: str, ticket: dict, text: str | None) -> tuple:
+        try:
+            return show(name, session.answer(name.strip(), ticket, text))
+        except ValueError as error:  # what was typed stays, to be mended
+            return gr.skip(), gr.skip(), _said(f"Nothing kept: {error}."), gr.skip(), gr.skip()
+
+    def skip(name: str, ticket: dict) -> tuple:
+        return keep(name, ticket, None)
+
+    def undo(name: str) -> tuple:
+        return show(name, session.undo(name.strip()))
+
+    def rename(name: str, ticket: dict) -> tuple:
+        same = ticket and ticket["rater"] == name.strip()
+        return (gr.skip(),) * 5 if same else show(name)
+
+    return {"show": show, "keep": keep, "skip": skip, "undo": undo, "rename": rename}
+
+
+def _said(message: str) -> str:
+    return f"<p class='said' role='alert'>{escape(message)}</p>"
+
+
 def _view(session: Session, rater: str, message: str) -> tuple[str, str, str]:
-    """Return product, progress and message as HTML, everything from outside escaped."""
-    product, total = session.next(rater), len(session.products)
-    count = f"<p role='status'>{session.done(rater)} of {total} answered</p>"
-    said = f"<p role='alert'>{escape(message)}</p>" if message else ""
-    if product is None:
-        return "<h3>Done. Thank you!</h3><p>You can close this page.</p>", count, said
-    text = product.text.removeprefix(product.title).strip()
-    return (
-        f"<h3>{escape(product.title)}</h3><p>{escape(product.category)}</p>"
-        f"<div style='{_STYLE}' tabindex='0'>{escape(text)}</div>",
-        count,
-        said,
+    """Return progress, product and message as HTML, everything from outside escaped."""
+    if not rater:
+        return "", "<div class='card'><h3>Write your name to begin.</h3></div>", _said(message)
+    product, done, total = session.next(rater), session.done(rater), len(session.products)
+    count = (
+        f"<div class='progress'><span role='status'>{done} of {total} done</span>"
+        f"<progress max='{total}' value='{done}' aria-label='done'></progress></div>"
     )
+    if product is None:
+        end = "Thank you, these were all. Your answers are kept; you can close this page."
+        return count, f"<div class='card'><h3>Done</h3><p>{end}</p></div>", _said(message)
+    text = product.text.removeprefix(product.title).strip()
+    card = (
+        f"<div class='card'><h3>{escape(product.title)}</h3>"
+        f"<div class='kind'>{escape(product.category)}</div>"
+        f"<div class='text' tabindex='0'>{escape(text)}</div></div>"
+    )
+    return count, card, _said(message)

@@ -44,6 +44,7 @@ class Neighbours(FittedPricer):
 
     def statistics(self, products: Sequence[Product]) -> np.ndarray:
         """Return what the neighbours of n products say, shape (n, 7), as STATISTICS names it."""
+        self._catch_up()
         queries = self.vectoriser.transform(p.text for p in products)
         return neighbour_statistics(
             self.vectors, self.log_prices, queries, self.settings["neighbours"]
@@ -51,6 +52,7 @@ class Neighbours(FittedPricer):
 
     def nearest(self, product: Product) -> list[tuple[int, float]]:
         """Return (row of the training items, similarity) of the neighbours, nearest first."""
+        self._catch_up()
         queries = self.vectoriser.transform([product.text])
         rows, similar = next(_nearest(self.vectors, queries, self.settings["neighbours"]))
         order = np.argsort(-similar[0], kind="stable")

@@ -108,6 +108,7 @@ class NeuralNetwork(FittedPricer):
 
     def distribution(self, products: Sequence[Product]) -> np.ndarray:
         """Return the probability of each price bin (``exp(bins)`` dollars), shape (n, bins)."""
+        self._catch_up()
         inputs = self.words.transform(products)
         found = np.zeros((inputs.shape[0], len(self.bins)))
         for weights in self.weights:

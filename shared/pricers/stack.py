@@ -80,6 +80,7 @@ class Stack(FittedPricer):
 
     def member_weights(self) -> list[tuple[str, float]]:
         """Return (member, weight) of the members that count, heaviest first."""
+        self._catch_up()
         pairs = zip(self.members, self.weights.tolist(), strict=True)
         return sorted(pairs, key=lambda pair: -pair[1])
 

@@ -46,19 +46,23 @@ class TextSpace:
     def __init__(self, columns: int = 100, seed: int = 42, words: int | None = None) -> None:
         self.columns, self.seed, self.words = columns, seed, words
 
-    def fit_transform(self, products: Sequence[Product]) -> np.ndarray:
-        """Learn the space from n products and return their places in it, shape (n, columns)."""
+    def fit(self, products: Sequence[Product]) -> csr_matrix:
+        """Learn the space from n products and return their TF-IDF vectors, shape (n, words)."""
         from sklearn.decomposition import TruncatedSVD
 
         self.vectoriser = vectoriser_for(products, self.words)
         sparse = self.vectoriser.fit_transform(p.text for p in products)
-        columns = min(self.columns, sparse.shape[1] - 1, sparse.shape[0] - 1)
-        self.svd = TruncatedSVD(max(columns, 1), n_iter=2, random_state=self.seed)
-        return self.svd.fit_transform(sparse).astype(np.float32)
+        columns = max(min(self.columns, sparse.shape[1] - 1, sparse.shape[0] - 1), 1)
+        self.svd = TruncatedSVD(columns, n_iter=2, random_state=self.seed).fit(sparse)
+        return sparse
+
+    def compress(self, sparse: csr_matrix) -> np.ndarray:
+        """Return the places of n TF-IDF vectors in the space, shape (n, columns)."""
+        return self.svd.transform(sparse).astype(np.float32)
 
     def transform(self, products: Sequence[Product]) -> np.ndarray:
         """Return the places of n products in the space, shape (n, columns)."""
-        return self.svd.transform(self.sparse(products)).astype(np.float32)
+        return self.compress(self.sparse(products))
 
     def sparse(self, products: Sequence[Product]) -> csr_matrix:
         """Return the TF-IDF vectors of n products, shape (n, words)."""
