@@ -21,6 +21,7 @@ FLOORS = [
     {"reports"},
     {"pricers"},
     {"evaluation"},
+    {"pipeline"},
     {"data"},
     {"embedded"},
     {"prompts", "settings"},

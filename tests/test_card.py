@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from shared.data import prepare
 from shared.data.schema import PRICE_BANDS
+from shared.pipeline import prepare
 from tests.test_sources import lines, record
 
 

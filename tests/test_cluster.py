@@ -11,8 +11,9 @@ import time
 import psutil
 import pytest
 
-from shared.data import SourceError, prepare
-from shared.data.cluster_cost import cluster_plan
+from shared.data import SourceError
+from shared.pipeline import prepare
+from shared.pipeline.cluster_cost import cluster_plan
 from tests.test_scale import OUTPUTS, outputs, varied
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -54,7 +55,7 @@ def test_the_cluster_gives_the_same_bytes_although_a_node_is_killed(ray_cluster,
     local = prepare(str(source), tmp_path / "local", **SHARDS)
     _, nodes = ray_cluster
     code = (
-        "import sys; from shared.data import prepare;"
+        "import sys; from shared.pipeline import prepare;"
         "prepare(sys.argv[1], sys.argv[2], engine='ray', shard_records=4096, progress=False)"
     )
     arguments = [sys.executable, "-c", code, str(source), str(tmp_path / "ray")]

@@ -1,20 +1,30 @@
 """The human baseline: answers survive, spreadsheets come back in any shape, raters are compared."""
 
 import csv
-import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.data import Product, prepare
+from shared.data import Product
 from shared.evaluation import evaluate, score
-from shared.pricers.human import Answers, HumanPricer, agreement, asked, icc, read_price
+from shared.pipeline import prepare
+from shared.pricers.human import (
+    Answers,
+    HumanPricer,
+    agreement,
+    answered,
+    asked,
+    icc,
+    read_price,
+)
 from shared.pricers.spreadsheet import export_csv, import_csv
+from shared.reports import leaderboard
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +61,8 @@ def test_prices_are_read_as_people_write_them(text, dollars):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "cheap", "12,50", "10-20", "0", "-5", "2000000", "1e9", "nan"]
+    "text",
+    ["", "cheap", "12,50", "10-20", "0", "-5", "0.004", "2000000", "1e9", "1e999", "nan", "١٢"],
 )
 def test_what_is_no_price_is_refused_with_a_reason(text):
     with pytest.raises(ValueError, match="price"):
@@ -87,6 +98,65 @@ def test_a_torn_last_line_is_dropped_and_any_other_is_an_error(answers):
         Answers(answers.path)
 
 
+@pytest.mark.parametrize("price", ['"x"', "NaN", "-1", "[]"])
+def test_a_line_that_is_no_answer_is_named(answers, price):
+    answers.add("anna", "p1", 10.0)
+    with answers.path.open("a", encoding="utf-8") as file:
+        file.write(f'{{"rater": "anna", "item_id": "p2", "price": {price}}}\n')
+    with pytest.raises(ValueError, match="line 2: no answer"):
+        Answers(answers.path)
+
+
+def test_no_price_that_cannot_be_one_is_kept(answers):
+    for price in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="not a price"):
+            answers.add("anna", "p1", price)
+    assert not answers.path.exists()
+
+
+def test_taking_back_can_be_kept_to_the_products_at_hand(answers):
+    answers.add("anna", "here", 1.0)
+    answers.add("anna", "of another split", 2.0)
+    assert answers.undo("anna", among=["here"]) == "here"
+    assert answers.undo("anna", among=["here"]) is None
+    assert answers.by_rater == {"anna": {"of another split": 2.0}}
+
+
+def test_two_readers_of_one_file_see_each_other(answers):
+    other = Answers(answers.path)
+    answers.add("anna", "p1", 1.0)
+    other.add("ben", "p1", 2.0)
+    assert other.by_rater == {"anna": {"p1": 1.0}, "ben": {"p1": 2.0}}
+    answers.refresh()
+    assert answers.by_rater == other.by_rater
+    answers.path.unlink()
+    answers.add("anna", "p2", 3.0)
+    assert answers.by_rater == {"anna": {"p2": 3.0}} == Answers(answers.path).by_rater
+
+
+def test_a_process_waits_while_another_one_writes(answers):
+    """Incident: it took the other's half line for a crash, and cut it off."""
+    fcntl = pytest.importorskip("fcntl")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from shared.pricers.human import Answers\n"
+        "answers = Answers(Path(sys.argv[1]))\n"
+        "print('ready', flush=True); answers.add('ben', 'p1', 2.0)"
+    )
+    line = b'{"rater": "anna", "item_id": "p1", "price": 1.0}\n'
+    with answers.path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(line[:20])
+        file.flush()
+        command = [sys.executable, "-c", code, str(answers.path)]
+        ben = subprocess.Popen(command, stdout=subprocess.PIPE)
+        ben.stdout.readline()
+        time.sleep(0.5)  # time enough to do damage
+        file.write(line[20:])
+    ben.communicate()
+    assert Answers(answers.path).by_rater == {"anna": {"p1": 1.0}, "ben": {"p1": 2.0}}
+
+
 def test_an_answer_is_on_the_disk_when_add_returns(tmp_path):
     """kill -9 right after each answer: nothing acknowledged is lost."""
     path = tmp_path / "answers.jsonl"
@@ -114,6 +184,21 @@ def test_a_rater_is_scored_like_any_pricer(items, answers):
     assert found.predictions["seconds"].to_pylist()[1] == 2.0
     with pytest.raises(ValueError, match="there are: anna"):
         HumanPricer(answers, "zoe")
+
+
+def test_a_product_that_nobody_came_to_is_no_failure(items, answers):
+    table = asked(items.table("test"), 12)
+    ids = table["id"].to_pylist()
+    answers.add("anna", ids[2], 10.0)
+    answers.add("anna", ids[0], None)
+    answers.add("ben", ids[5], 20.0)
+    answers.add("ben", "of another split", 20.0)
+    seen = answered(table, answers, "anna")
+    assert seen["id"].to_pylist() == [ids[0], ids[2]]
+    result = score(evaluate(HumanPricer(answers, "anna"), seen, progress=False))
+    assert (result["n"], result["failed"]) == (2, 1)
+    assert answered(table, answers)["id"].to_pylist() == [ids[0], ids[2], ids[5]]
+    assert answered(table, answers, "zoe").num_rows == 0
 
 
 def test_the_crowd_is_the_median_of_those_who_answered(answers):
@@ -156,8 +241,19 @@ def test_agreement_needs_two_raters_and_common_items(answers):
         agreement(answers)
     answers.add("a", "p0", 1.0)
     answers.add("b", "p1", 1.0)
-    with pytest.raises(ValueError, match="2 raters with 0 items"):
+    with pytest.raises(ValueError, match=r"2 raters with 0 items.*a priced 1, b priced 1"):
         agreement(answers)
+
+
+def test_a_rater_who_has_hardly_begun_can_be_left_out_of_the_agreement(answers):
+    for rater, factor in (("a", 1.0), ("b", 1.1)):
+        for i in range(5):
+            answers.add(rater, f"p{i}", (i + 1) * factor)
+    answers.add("c", "p0", 1.0)
+    with pytest.raises(ValueError, match="c priced 1"):
+        agreement(answers)
+    found = agreement(answers, raters=["a", "b"])
+    assert (found["raters"], found["n"], found["difference"]) == (2, 5, pytest.approx(0.3))
 
 
 TITLES = st.text(min_size=0, max_size=30).filter(lambda t: "\x00" not in t and "\r" not in t)
@@ -227,6 +323,7 @@ def test_the_command_exports_imports_and_scores(items, tmp_path):
 
     sheet = tmp_path / "sheet.csv"
     assert label("--export", sheet).returncode == 0
+    assert "exists already" in label("--export", sheet).stderr, "hours of work overwritten"
     with sheet.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
     prices = set(f"{p:.2f}" for p in items.table()["price"].to_pylist())
@@ -236,11 +333,29 @@ def test_the_command_exports_imports_and_scores(items, tmp_path):
             csv.writer(file).writerows([rows[0], *([*row[:4], price] for row in rows[1:])])
         done = label("--import", sheet, "--rater", rater)
         assert (done.returncode, "6 of 6" in done.stdout) == (0, True), done.stderr
-    done = label("--results", tmp_path / "results")
+    models = tmp_path / "models"
+    evaluate(fifty, items.table("test"), store=models, progress=False, label="stand-in")
+    assert label("--against", models).returncode == 2
+    done = label("--results", tmp_path / "results", "--against", models)
     assert done.returncode == 0, done.stderr
     assert "they differ by 10.00 dollars" in done.stdout
-    manifests = sorted(p.name for p in (tmp_path / "results").glob("*.manifest.json"))
-    assert len(manifests) == 3
-    assert (
-        json.loads((tmp_path / "results" / "human.manifest.json").read_text())["pricer"] == "human"
-    )
+    rows = leaderboard.collect(tmp_path / "results")
+    assert {row["pricer"] for row in rows} == {"human", "human:anna", "human:ben", "fifty"}
+    assert len({row["items"] for row in rows}) == 1, "one table: all on the same products"
+    assert {row["pricer"] for row in rows if row["label"] == "stand-in"} == {"fifty"}
+
+
+def fifty(product):
+    return 50.0
+
+
+def test_an_unfinished_rater_is_scored_on_what_was_answered(items, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    for item in asked(items.table("test"), 6)["id"].to_pylist()[:2]:
+        Answers(path).add("anna", item, 9.0)
+    command = [sys.executable, "-m", "shared", "label", "--items", str(items.folder), "--n", "6"]
+    command += ["--out", str(path), "--results", str(tmp_path / "results")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert "anna has come to 2 of 6" in done.stdout
+    assert [row["failed"] for row in leaderboard.collect(tmp_path / "results")] == [0]

@@ -29,6 +29,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ROOT / "tests" / "colab" / "versions.txt"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRA = [Requirement(line) for line in PROJECT["optional-dependencies"]["colab"]]
+CLUSTER = {
+    canonicalize_name(Requirement(line).name)
+    for line in PROJECT["optional-dependencies"]["cluster"]
+}
+"""What only `curate --engine ray` imports, and only when it is asked for."""
 PLATFORMS = ("linux", "windows", "macos")
 PYTHONS = ("3.11", "3.12", "3.13")
 OFFLINE = ("error sending request", "dns error", "failed to fetch", "connection", "network")
@@ -181,13 +186,14 @@ def _imported() -> dict[str, str]:
 
 def test_everything_imported_is_required() -> None:
     """Incident: a package came along with another one, until that one stopped needing it."""
-    missing = {n: place for n, place in _imported().items() if n not in requirements()}
+    known = set(requirements()) | CLUSTER
+    missing = {n: place for n, place in _imported().items() if n not in known}
     assert not missing, f"imported, but not in requirements.txt: {missing}"
 
 
 def test_everything_imported_is_on_colab_or_installed_there() -> None:
     """Incident: a lesson imported a package that only local set-ups have."""
-    there = set(pins(VERSIONS)) | {canonicalize_name(r.name) for r in EXTRA}
+    there = set(pins(VERSIONS)) | {canonicalize_name(r.name) for r in EXTRA} | CLUSTER
     missing = {n: place for n, place in _imported().items() if n not in there}
     assert not missing, f"ModuleNotFoundError on Colab (add it to the extra `colab`): {missing}"
 

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shared.data import ITEM, SourceError, open_items, prepare, products
+from shared.data import ITEM, SourceError, open_items, price_mix, products
 from shared.data.duplicates import (
     THRESHOLD,
     cluster,
@@ -22,9 +22,9 @@ from shared.data.duplicates import (
     same_title_pairs,
     signatures,
 )
-from shared.data.pipeline import price_mix
 from shared.data.splits import SHARES, assign_splits, split_of
 from shared.data.storage import fingerprint, replacing, write_json, write_parquet
+from shared.pipeline import prepare
 from tests.test_sources import lines, record
 
 WORDS = [f"word{i}" for i in range(400)]
@@ -191,7 +191,7 @@ def test_opening_what_is_no_folder_of_items_tells_the_remedy(tmp_path):
 def test_kill_9_leaves_no_manifest_and_the_next_run_finishes(tmp_path):
     out = tmp_path / "out"
     code = (
-        "import sys; from shared.data import prepare; print('started', flush=True);"
+        "import sys; from shared.pipeline import prepare; print('started', flush=True);"
         "prepare('embedded', sys.argv[1], size=30_000, progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE)

@@ -5,10 +5,11 @@ import functools
 import numpy as np
 import pytest
 
-from shared.data import open_items, prepare, products
+from shared.data import open_items, products
 from shared.data.curation import MAX_PRICE, MIN_PRICE
 from shared.data.schema import Product
 from shared.evaluation import Pricer
+from shared.pipeline import prepare
 from shared.pricers import PRICERS, make_pricer
 from shared.pricers.attributes import FEATURES, features
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.data import prepare
 from shared.data.sampling import WEIGHT, balanced_sample, inclusion
+from shared.pipeline import prepare
 
 
 @pytest.fixture(scope="module")

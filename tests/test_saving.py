@@ -7,7 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
-from shared.data import prepare, products
+from shared.data import products
+from shared.pipeline import prepare
 from shared.pricers import PRICERS, load_pricer, make_pricer, save_pricer
 from shared.pricers.saving import CARD, ModelError
 

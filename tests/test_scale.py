@@ -18,15 +18,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.data import SourceError, merge, prepare
+from shared.data import SourceError
 from shared.data.curation import curate
 from shared.data.duplicates import Sketches, clusters, components, near_duplicate_pairs, signatures
 from shared.data.parsing import RECORD, Block, SourceInterrupted, _column, parse_block
-from shared.data.shards import SHARD_RECORDS, Shard, curate_block, curate_shard, source_shards
 from shared.data.similarity import exact_pairs, pair_quality
 from shared.data.sources import source_parts
 from shared.data.storage import write_parquet
-from shared.data.workers import WorkerError, run
+from shared.pipeline import merge, prepare
+from shared.pipeline.shards import SHARD_RECORDS, Shard, curate_block, curate_shard, source_shards
+from shared.pipeline.workers import WorkerError, run
 from tests.test_pipeline import text_of
 from tests.test_sources import lines, record
 
@@ -180,7 +181,7 @@ def test_shards_of_other_work_are_not_taken(small, tmp_path, monkeypatch, change
     if change == "source":
         os.utime(path, ns=(1, 1))
     if change == "code":
-        monkeypatch.setattr("shared.data.pipeline._code_hash", lambda: "other")
+        monkeypatch.setattr("shared.pipeline.steps._code_hash", lambda: "other")
     seed = 7 if change == "seed" else 42
     options = {"progress": False, "shard_records": 4096, "workers": 1, "seed": seed}
     items = prepare(str(path), tmp_path / "out", **options)

@@ -6,10 +6,11 @@ import json
 import orjson
 import pytest
 
-from shared.data import SourceError, prepare, source_blocks
+from shared.data import SourceError, source_blocks
 from shared.data.parsing import MAX_LINE_BYTES, parse_block
-from shared.data.pipeline import _parsed, read_products
 from shared.data.sources import AMAZON
+from shared.pipeline import prepare
+from shared.pipeline.steps import _parsed, read_products
 
 
 def record(i: int, **changes) -> dict:

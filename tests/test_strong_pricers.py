@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.data import prepare, products
+from shared.data import products
 from shared.data.schema import Product
+from shared.pipeline import prepare
 from shared.pricers import WithIntervals, climb, conformal_quantile, learning_curve, make_pricer
 from shared.pricers.attributes import ATTRIBUTES, attributes, brand
 from shared.pricers.boosting import Boosting, UsualPrice

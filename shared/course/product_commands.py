@@ -35,7 +35,7 @@ def curate(
     them. After a kill, the same command goes on with the shards that are not finished.
     """
     settings = settings_for(source=source, profile=profile, seed=seed)
-    from shared.data import ENGINES, prepare
+    from shared.pipeline import ENGINES, prepare
 
     if engine not in ENGINES:
         raise typer.BadParameter(

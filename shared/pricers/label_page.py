@@ -33,17 +33,25 @@ _FOCUS = """() => {
   box?.select();
 }"""
 _STYLE = """<style>
-#sheet {max-width: 46rem; margin: 0 auto}
+#sheet {max-width: 46rem; margin: 0 auto; gap: .75rem}
+#sheet h2, #sheet h3, #sheet p {margin: 0}
+#sheet .html-container, #sheet .prose {padding: 0}
 #sheet button {white-space: normal}
-.card {border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 1rem 1.25rem;
-  background: var(--background-fill-secondary); min-height: 12rem}
-.card h3 {margin: 0 0 .25rem; overflow-wrap: anywhere}
-.card .kind, .progress {color: var(--body-text-color); opacity: .8}
-.card .text {white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.5; margin-top: .75rem;
-  max-height: 40vh; overflow-y: auto}
-.progress progress {width: 100%; height: .5rem; accent-color: #c2410c}
-.said {min-height: 1.5em}
+#sheet :focus-visible {outline: 2px solid #f97316 !important}
+#sheet .head {align-items: end}
+#sheet .bar {height: .5rem; margin-top: .5rem; border-radius: 4px; overflow: hidden;
+  background: var(--border-color-primary)}
+#sheet .bar div {height: 100%; background: #c2410c}
+#sheet .card {border: 1px solid var(--border-color-primary); border-radius: 8px;
+  padding: .75rem 1rem; background: var(--background-fill-secondary)}
+#sheet .kind {opacity: .8}
+#sheet .card h3, #sheet .text {overflow-wrap: anywhere; line-height: 1.4}
+#sheet .text {white-space: pre-wrap; margin-top: .75rem; min-height: 6rem; max-height: 40vh;
+  overflow-y: auto}
+#sheet .said {min-height: 1.5em}
+#sheet .wrong {border-left: 4px solid #f97316; padding-left: .5rem}
 #keep {background: #c2410c; color: #fff}
+@media (max-width: 600px) {#sheet .text {max-height: 25vh}}
 </style>"""
 
 
@@ -111,21 +119,23 @@ def label_page(products: Sequence[Product], answers: Answers, rater: str = "me")
     session = Session(products, answers)
     with gr.Blocks(title="What does it cost?", analytics_enabled=False) as page:
         with gr.Column(elem_id="sheet"):
-            gr.HTML(_STYLE + "<h2>What does it cost?</h2>")
-            progress, card = gr.HTML(), gr.HTML()
-            price = gr.Textbox(label="Your guess in US dollars, for a new one", max_lines=1,
-                               elem_id="price", autofocus=True, placeholder="24.99")  # fmt: skip
-            said = gr.HTML()
-            with gr.Row():
+            with gr.Row(elem_classes="head"):
+                progress = gr.HTML(padding=False, scale=2, min_width=120)
+                name = gr.Textbox(rater, label="Your name", max_lines=1, scale=1, min_width=120,
+                                  elem_id="rater")  # fmt: skip
+            card = gr.HTML(padding=False)
+            price = gr.Textbox(label="Your guess for a new one, in US dollars", max_lines=1,
+                               elem_id="price", placeholder="24.99")  # fmt: skip
+            said = gr.HTML(padding=False)
+            with gr.Row(equal_height=True):
                 keep = gr.Button("Keep (Enter)", variant="primary", elem_id="keep", min_width=90)
                 skip = gr.Button("Skip (Esc)", elem_id="skip", min_width=90)
                 undo = gr.Button("Take back (Alt+Z)", elem_id="undo", min_width=90)
-            name = gr.Textbox(rater, label="Your name", max_lines=1, elem_id="rater")
         # The browser holds it, not the server: it names what was on the screen, restart or not.
         ticket = gr.JSON(visible=False)
         shown = [progress, card, said, ticket, price]
         handle = _handlers(session)
-        page.load(handle["show"], name, shown, js=_KEYS)
+        page.load(handle["show"], name, shown, js=_KEYS).then(None, js=_FOCUS)
         for event in (name.submit, name.blur):
             event(handle["rename"], [name, ticket], shown)
         for event in (price.submit, keep.click):
@@ -163,25 +173,25 @@ def _handlers(session: Session) -> dict:
 
 
 def _said(message: str) -> str:
-    return f"<p class='said' role='alert'>{escape(message)}</p>"
+    kind = "said wrong" if message.startswith("Nothing") else "said"
+    return f"<p class='{kind}' role='alert'>{escape(message)}</p>"
 
 
 def _view(session: Session, rater: str, message: str) -> tuple[str, str, str]:
     """Return progress, product and message as HTML, everything from outside escaped."""
-    if not rater:
-        return "", "<div class='card'><h3>Write your name to begin.</h3></div>", _said(message)
     product, done, total = session.next(rater), session.done(rater), len(session.products)
     count = (
-        f"<div class='progress'><span role='status'>{done} of {total} done</span>"
-        f"<progress max='{total}' value='{done}' aria-label='done'></progress></div>"
+        f"{_STYLE}<h2>What does it cost?</h2><p role='status'>{done} of {total} done</p>"
+        f"<div class='bar'><div style='width: {100 * done / max(total, 1):.0f}%'></div></div>"
     )
-    if product is None:
-        end = "Thank you, these were all. Your answers are kept; you can close this page."
-        return count, f"<div class='card'><h3>Done</h3><p>{end}</p></div>", _said(message)
-    text = product.text.removeprefix(product.title).strip()
-    card = (
-        f"<div class='card'><h3>{escape(product.title)}</h3>"
-        f"<div class='kind'>{escape(product.category)}</div>"
-        f"<div class='text' tabindex='0'>{escape(text)}</div></div>"
-    )
-    return count, card, _said(message)
+    if not rater:
+        card = "<h3>Write your name to begin</h3>"
+    elif product is None:
+        card = "<h3>Done, thank you</h3><p>Your answers are kept; you can close this page.</p>"
+    else:
+        text = product.text.removeprefix(product.title).strip()
+        card = (
+            f"<h3>{escape(product.title)}</h3><p class='kind'>{escape(product.category)}</p>"
+            f"<div class='text' tabindex='0'>{escape(text)}</div>"
+        )
+    return count, f"<div class='card'>{card}</div>", _said(message)

@@ -7,9 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shared.data import open_items, read_products
+from shared.data import open_items
 from shared.evaluation import evaluate
 from shared.evaluation.store import save_as
+from shared.pipeline import read_products
 from shared.pricers.fitted import FittedPricer
 from shared.pricers.registry import make_pricer
 

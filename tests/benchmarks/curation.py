@@ -33,12 +33,13 @@ import polars as pl
 import psutil
 import pyarrow as pa
 
-from shared.data import curate, merge, open_items, parse_block, pipeline, source_blocks
+from shared.data import curate, open_items, parse_block, source_blocks
 from shared.data import text as rules
 from shared.data.curation import MAX_CHARS, MAX_PRICE, MIN_CHARS, MIN_PRICE, NOISY_DETAILS
 from shared.data.similarity import pair_quality
 from shared.data.sources import _open_gzip
 from shared.data.storage import versions, write_json, write_parquet
+from shared.pipeline import merge, steps
 
 RESULTS = Path(__file__).parent / "results" / "curation.json"
 STAGES = {"_collect": "curate", "order_items": "order", "cluster_items": "near-duplicates",
@@ -92,10 +93,10 @@ def _cpu_seconds() -> float:
 def curate_folder(source: Path, out: Path) -> None:
     """Curate in this (fresh) process, as the command does; print figures as JSON."""
     watch = Watch()
-    watch.stage(pipeline, "_collect", "curate")
+    watch.stage(steps, "_collect", "curate")
     for name in list(STAGES)[1:]:
         watch.stage(merge, name, STAGES[name])
-    items = pipeline.prepare(str(source), out, progress=False)
+    items = steps.prepare(str(source), out, progress=False)
     rows, kept = items.manifest["rows_in"], items.manifest["kept"]
     apart = watch.stages["near-duplicates"]
     rest = [figures for name, figures in watch.stages.items() if name != "near-duplicates"]
@@ -261,7 +262,7 @@ def hardware() -> dict:
 def quality(source: Path) -> list[dict]:
     """Measure near-duplicate pairs of the source, each record once, against exact similarity."""
     with tempfile.TemporaryDirectory(dir="runs") as out:
-        pipeline.prepare(str(source), Path(out), progress=False)
+        steps.prepare(str(source), Path(out), progress=False)
         texts = open_items(Path(out)).table()["text"].to_pylist()
     return [{"items": len(texts)} | row for row in pair_quality(texts)]
 

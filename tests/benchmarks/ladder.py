@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shared.data import Items, prepare
+from shared.data import Items
 from shared.data.storage import versions, write_json
 from shared.evaluation import compare, read_predictions
+from shared.pipeline import prepare
 from shared.pricers import climb, learning_curve
 from shared.pricers.ladder import to_console
 from shared.reports import power_law

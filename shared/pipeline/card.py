@@ -10,8 +10,8 @@ import numpy as np
 from shared.data.curation import MAX_CHARS, MAX_PRICE, MIN_CHARS, MIN_PRICE, Report
 from shared.data.duplicates import THRESHOLD
 from shared.data.items import price_mix
-from shared.data.merge import Written
 from shared.data.schema import SPLITS
+from shared.pipeline.merge import Written
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 

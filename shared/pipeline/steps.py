@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from shared.data import card, merge, sources
+from shared.data import sources
 from shared.data.curation import Report, assemble
 from shared.data.items import Items, open_items, price_mix
 from shared.data.parsing import Malformed, SourceError, SourceInterrupted, parse_block
 from shared.data.schema import SPLITS
-from shared.data.shards import (
+from shared.data.storage import versions, write_json, write_text
+from shared.pipeline import card, merge
+from shared.pipeline.shards import (
     SHARD_RECORDS,
     ShardReport,
     curate_shard,
@@ -27,14 +29,11 @@ from shared.data.shards import (
     needed,
     source_shards,
 )
-from shared.data.storage import versions, write_json, write_text
-from shared.data.workers import run
+from shared.pipeline.workers import run
 from shared.settings import Settings
 
-_CODE = (
-    "card curation duplicates items merge parsing pipeline schema shards sources splits "
-    "storage text"
-).split()
+_RULES = "curation duplicates items parsing schema sources splits storage text".split()
+_STEPS = "card merge shards steps".split()
 ENGINES = ("local", "ray")
 
 
@@ -143,7 +142,7 @@ def _reports(
 ) -> Iterator[ShardReport]:
     """Curate every shard that is not finished, and yield the reports of all, in order."""
     if engine == "ray":
-        from shared.data.cluster_engine import curate_on_ray
+        from shared.pipeline.cluster_engine import curate_on_ray
 
         return curate_on_ray(parts, work, limit=limit, records=records)
     shards = source_shards(parts, limit=limit, records=records)
@@ -247,9 +246,10 @@ def _request(source: str, seed: int, size: int, amazon: str | None, limit: int |
 
 def _code_hash() -> str:
     """Hash the code that decides what curation gives: a changed rule is new work."""
-    here = Path(__file__).parent
-    files = [here / f"{name}.py" for name in _CODE]
-    files += sorted(p for p in (here.parent / "embedded").iterdir() if p.is_file())
+    package = Path(__file__).parents[1]
+    files = [package / "data" / f"{name}.py" for name in _RULES]
+    files += [package / "pipeline" / f"{name}.py" for name in _STEPS]
+    files += sorted(p for p in (package / "embedded").iterdir() if p.is_file())
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 

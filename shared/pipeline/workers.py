@@ -106,7 +106,7 @@ class Worker:
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", "from shared.data.workers import serve; serve()"],
+            [sys.executable, "-c", "from shared.pipeline.workers import serve; serve()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path},

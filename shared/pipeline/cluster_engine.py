@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from shared.data.parsing import SourceError
-from shared.data.shards import (
+from shared.pipeline.shards import (
     SHARD_RECORDS,
     ShardReport,
     curate_shard,

@@ -30,10 +30,10 @@ from shared.data.duplicates import (
     title_keys,
 )
 from shared.data.schema import ITEM
-from shared.data.shards import read_keys, read_rows
 from shared.data.splits import assign_splits
 from shared.data.storage import PARQUET, ROW_GROUP, Fingerprint, replacing
-from shared.data.workers import run
+from shared.pipeline.shards import read_keys, read_rows
+from shared.pipeline.workers import run
 
 
 @dataclass
