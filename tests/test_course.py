@@ -17,7 +17,8 @@ from shared.course import check
 from shared.course.check import Check
 from shared.data.schema import PREDICTION
 
-COMMANDS = ["run", "check", "curate", "price", "evaluate", "leaderboard", "badges", "notebooks"]
+COMMANDS = ["run", "check", "curate", "fit", "price", "ladder", "label", "evaluate", "leaderboard"]
+COMMANDS += ["badges", "notebooks"]
 
 
 def shared(*arguments: object, **environ: str) -> subprocess.CompletedProcess:

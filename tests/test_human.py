@@ -359,3 +359,12 @@ def test_an_unfinished_rater_is_scored_on_what_was_answered(items, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "anna has come to 2 of 6" in done.stdout
     assert [row["failed"] for row in leaderboard.collect(tmp_path / "results")] == [0]
+
+
+def test_an_id_that_excel_took_for_a_number_is_still_known(answers, tmp_path):
+    path = tmp_path / "sheet.csv"
+    path.write_text("id,price\n312345678,5\nB001,cheap\nB001,7\n", encoding="utf-8")
+    listed = [Product(i, "t", "x", "c", "{}") for i in ("0312345678", "B001")]
+    complaints = import_csv(path, listed, answers, "anna")
+    assert [c.split(":")[0] for c in complaints] == ["sheet.csv, line 3"]
+    assert answers.by_rater["anna"] == {"0312345678": 5.0, "B001": 7.0}

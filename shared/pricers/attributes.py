@@ -6,7 +6,6 @@ here they become one number.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
 
@@ -34,26 +33,29 @@ FEATURES = (
 """Names of the hand-made features, in the order of the columns of ``features``."""
 
 QUANTITIES = {
-    "watts": rf"{_NUMBER} ?-?(?:watts?|w)\b",
-    "volts": rf"{_NUMBER} ?-?(?:volts?|v)\b",
-    "amps": rf"{_NUMBER} ?-?(?:amps?|ah)\b",
-    "gigabytes": rf"{_NUMBER} ?-?gb\b",
-    "terabytes": rf"{_NUMBER} ?-?tb\b",
-    "inches": rf"{_NUMBER} ?-?(?:inch(?:es)?\b|in\b|\")",
-    "btu": rf"{_NUMBER} ?btu\b",
-    "cubic feet": rf"{_NUMBER} ?-?cu\b",
-    "pounds anywhere": rf"{_NUMBER} ?-?(?:lbs?|pounds?)\b",
-    "gallons": rf"{_NUMBER} ?-?(?:gallons?|gal)\b",
-    "pieces": r"(\d+) ?-?(?:pcs?|pieces?|packs?|count|pk)\b",
-    "keys": r"(\d+) ?-?(?:keys?|strings?|channels?)\b",
-    "year": r"\b((?:19|20)\d\d)\b",
+    "watts": "watts watt w",
+    "volts": "volts volt v",
+    "amps": "amps amp ah",
+    "gigabytes": "gb",
+    "terabytes": "tb",
+    "inches": 'inches inch in "',
+    "btu": "btu",
+    "cubic feet": "cu",
+    "pounds anywhere": "lbs lb pounds pound",
+    "gallons": "gallons gallon gal",
+    "pieces": "pcs pc pieces piece packs pack count pk",
+    "keys": "keys key strings string channels channel",
+    "year": "",
 }
-"""Quantity -> where its number stands in a lower-cased text; the largest of a few counts."""
+"""Quantity -> the units behind its number in a lower-cased text; a year is a number by itself.
+Of the first few numbers the largest counts."""
 
 ATTRIBUTES = FEATURES + tuple(f"log {name}" for name in QUANTITIES)
 """Names of the columns of ``attributes``."""
 
-_QUANTITIES = [re.compile(pattern) for pattern in QUANTITIES.values()]
+_PLACES = {unit: i for i, units in enumerate(QUANTITIES.values()) for unit in units.split()}
+_UNITS = "|".join(re.escape(unit) for unit in sorted(_PLACES, key=len, reverse=True))
+_QUANTITY = re.compile(rf"{_NUMBER} ?-?({_UNITS})(?![a-z])|\b((?:19|20)\d\d)\b")
 _MENTIONS = 5  # later mentions are accessories, warranties and other models
 
 
@@ -75,14 +77,13 @@ def brand(product: Product) -> str:
 
 
 def _quantities(text: str) -> list[float]:
-    return [_largest(pattern, text) for pattern in _QUANTITIES]
-
-
-def _largest(pattern: re.Pattern, text: str) -> float:
-    mentions = itertools.islice(pattern.finditer(text), _MENTIONS)
-    numbers = [_number(found[1]) for found in mentions]
-    known = [n for n in numbers if n is not None and n < 1e9]
-    return float(np.log1p(max(known))) if known else np.nan
+    mentioned: list[list[float]] = [[] for _ in QUANTITIES]
+    for number, unit, year in _QUANTITY.findall(text):
+        place = _PLACES[unit] if unit else len(QUANTITIES) - 1
+        value = _number(number or year)
+        if value is not None and value < 1e9 and len(mentioned[place]) < _MENTIONS:
+            mentioned[place].append(value)
+    return [float(np.log1p(max(values))) if values else np.nan for values in mentioned]
 
 
 def _features(product: Product) -> tuple[float, ...]:

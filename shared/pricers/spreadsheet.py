@@ -13,7 +13,7 @@ from shared.pricers.human import Answers, read_price
 
 COLUMNS = ("id", "title", "category", "text", "price")
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def export_csv(products: Sequence[Product], path: Path, answers: dict | None = None) -> Path:
@@ -42,19 +42,25 @@ def import_csv(path: Path, products: Sequence[Product], answers: Answers, rater:
     be read as a table; good rows around bad ones are taken over.
     """
     known, seen, complaints = {p.id for p in products}, set(), []
+    # Excel takes the ISBN 0312345678 for a number, and drops the nought.
+    shortened = {i.lstrip("0"): i for i in sorted(known)}
     for line, row in _rows(Path(path)):
         item, price = _plain(row["id"]), row["price"].strip().removeprefix("'")
+        item = item if item in known else shortened.get(item, item)
         where = f"{Path(path).name}, line {line}"
         if not item and not price:
             continue
         if item not in known:
-            complaints.append(f"{where}: there is no product {item[:40]!r} among those asked about")
+            complaints.append(
+                f"{where}: there is no product {item[:40]!r} among those asked about; copy its id "
+                "from a new export, in a column formatted as text"
+            )
         elif item in seen:
             complaints.append(f"{where}: product {item} stands there twice; the first one counts")
         elif price:
-            seen.add(item)
             try:
                 answers.add(rater, item, read_price(price))
+                seen.add(item)
             except ValueError as error:
                 complaints.append(f"{where}: {error}")
     return complaints
@@ -83,7 +89,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
 def _decoded(path: Path) -> str:
     content = path.read_bytes()
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return content.decode("utf-16")
+        return content.decode("utf-16", errors="replace")
     if content.startswith(b"PK\x03\x04"):
         raise ValueError(f"{path.name}: this is an Excel workbook; save it as CSV UTF-8")
     try:

@@ -53,7 +53,7 @@ class TextSpace:
         self.vectoriser = vectoriser_for(products, self.words)
         sparse = self.vectoriser.fit_transform(p.text for p in products)
         columns = max(min(self.columns, sparse.shape[1] - 1, sparse.shape[0] - 1), 1)
-        self.svd = TruncatedSVD(columns, n_iter=2, random_state=self.seed).fit(sparse)
+        self.svd = TruncatedSVD(columns, n_iter=1, random_state=self.seed).fit(sparse)
         return sparse
 
     def compress(self, sparse: csr_matrix) -> np.ndarray:
