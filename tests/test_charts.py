@@ -56,6 +56,9 @@ def curve(slope=-0.25):
 def all_charts(evaluation):
     return {
         "coverage": model_charts.coverage_chart(bounded()),
+        "line": model_charts.line_chart(
+            [1, 10, 100], [5, 9, 7], "t", "pounds", "estimate, dollars"
+        ),
         "learning_curves": model_charts.learning_curves(curve()),
         "scatter": charts.scatter(evaluation),
         "error_by_price": charts.error_by_price(evaluation),

@@ -13,7 +13,7 @@ from shared.reports.data_charts import (
 )
 from shared.reports.figures import Chart
 from shared.reports.leaderboard import Leaderboard, collect, to_console, to_html, to_markdown
-from shared.reports.model_charts import coverage_chart, learning_curves, power_law
+from shared.reports.model_charts import coverage_chart, learning_curves, line_chart, power_law
 
 __all__ = [
     "Chart",
@@ -27,6 +27,7 @@ __all__ = [
     "learning_curves",
     "length_histogram",
     "length_vs_price",
+    "line_chart",
     "power_law",
     "price_histogram",
     "running_mean",

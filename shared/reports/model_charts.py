@@ -12,7 +12,13 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import (
+    FixedLocator,
+    MultipleLocator,
+    NullFormatter,
+    NullLocator,
+    PercentFormatter,
+)
 
 from shared.evaluation.metrics import by_category, by_price_band, score
 from shared.reports.figures import (
@@ -88,6 +94,7 @@ def coverage_chart(predictions: Any, nominal: float = 0.9) -> Chart:
         f"{rows[0][1]['coverage']:.0%} of prices are inside, {nominal:.0%} were promised; "
         f"fewest for {worst[0]}: {worst[1]['coverage']:.0%}"
     )
+    lowest = min(r["coverage_low"] for _, r in rows)
     parts = [f"{name} {r['coverage']:.1%} (n = {r['n']:,})" for name, r in rows]
     alt = f"Share of true prices inside the intervals; {nominal:.0%} promised. {'; '.join(parts)}."
 
@@ -103,8 +110,30 @@ def coverage_chart(predictions: Any, nominal: float = 0.9) -> Chart:
         axes.set_yticks(range(len(rows)), [plain_text(n) for n, _ in rows], color=theme.text)
         axes.invert_yaxis()
         axes.grid(False, axis="y")
+        axes.xaxis.set_major_locator(MultipleLocator(0.05 if lowest > 0.6 else 0.1))
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        legend(axes, theme, loc="lower left")
+        legend(axes, theme, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+        return figure
+
+    return Chart(draw, alt)
+
+
+def line_chart(
+    x: Sequence[float], y: Sequence[float], title: str, x_name: str, y_name: str
+) -> Chart:
+    """One line over a logarithmic x axis; the names of the axes say their units."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    top = int(y.argmax())
+    alt = (
+        f"{title}. {y_name} against {x_name}: {y[0]:,.3g} at {x[0]:,.3g}, {y[-1]:,.3g} at "
+        f"{x[-1]:,.3g}; highest, {y[top]:,.3g}, at {x[top]:,.3g}."
+    )
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = canvas(theme, title, x_name, y_name, 3.4)
+        axes.plot(x, y, color=theme.good, linewidth=2)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(THOUSANDS)
         return figure
 
     return Chart(draw, alt)
