@@ -104,8 +104,8 @@ def test_a_kernel_that_dies_is_a_failing_cell(tmp_path: Path) -> None:
 def start(root: Path, *arguments: str) -> subprocess.Popen:
     """Start the command line on a course that lies in ``root``."""
     code = (
-        "import sys; from pathlib import Path; from shared.course import cli\n"
-        f"cli.repository_root = lambda: Path({str(root)!r})\n"
+        "import sys; from pathlib import Path; from shared.course import cli, lesson_commands\n"
+        f"lesson_commands.repository_root = lambda: Path({str(root)!r})\n"
         f"sys.exit(cli.main({list(arguments)!r}))"
     )
     return subprocess.Popen(

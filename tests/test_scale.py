@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -111,16 +112,17 @@ def command(source: Path, out: Path) -> list[str]:
 
 
 def stop_at(pattern: str, signal_number: int, source: Path, out: Path) -> subprocess.Popen:
-    """Run the real command until its work folder has a file of this pattern, then send a signal."""
-    process = subprocess.Popen(command(source, out), stderr=subprocess.PIPE)
-    while process.poll() is None and not list(out.glob(f".work/*/{pattern}")):
+    """Run the real command until its work folder has a file of this pattern and it has workers,
+    then send a signal. (The file may be there from the start: the run before got further.)"""
+    process, workers = subprocess.Popen(command(source, out), stderr=subprocess.PIPE), []
+    while process.poll() is None and not (workers and list(out.glob(f".work/*/{pattern}"))):
         time.sleep(0.002)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            workers = psutil.Process(process.pid).children(recursive=True)
     assert process.poll() is None, "finished before it could be stopped"
-    workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal_number)
     process.wait(20)
     _, alive = psutil.wait_procs(workers, timeout=20)
-    assert workers
     assert alive == []
     return process
 
