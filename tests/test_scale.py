@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from shared.data import SourceError
 from shared.data.curation import curate
 from shared.data.duplicates import Sketches, clusters, components, near_duplicate_pairs, signatures
-from shared.data.parsing import RECORD, Block, SourceInterrupted, _column, parse_block
+from shared.data.parsing import RECORD, Block, SourceInterrupted, _column, parse_block, parse_lines
 from shared.data.similarity import exact_pairs, pair_quality
 from shared.data.sources import source_parts
 from shared.data.storage import write_parquet
 from shared.pipeline import merge, prepare
-from shared.pipeline.shards import SHARD_RECORDS, Shard, curate_block, curate_shard, source_shards
+from shared.pipeline.shards import SHARD_RECORDS, Shard, curate_blocks, curate_shard, source_shards
 from shared.pipeline.workers import WorkerError, run
 from tests.test_pipeline import text_of
 from tests.test_sources import lines, record
@@ -74,9 +74,9 @@ def shards_of(path: Path, **options) -> list[Shard]:
 def test_shards_are_of_fixed_size_and_numbered(small):
     shards = shards_of(small, records=4096)
     assert [s.name for s in shards] == ["00000-000000", "00000-000001", "00000-000002"]
-    assert [sum(len(b.lines) for b in s.blocks) for s in shards] == [4096, 4096, 3809]
+    assert [sum(map(len, s.blocks)) for s in shards] == [4096, 4096, 3810]  # one is blank
     limited = shards_of(small, records=4096, limit=5000)
-    assert [sum(len(b.lines) for b in s.blocks) for s in limited] == [4096, 904]
+    assert [sum(map(len, s.blocks)) for s in limited] == [4096, 904]
 
 
 def test_every_part_of_a_source_starts_a_shard_and_a_limit_counts_them_all(tmp_path):
@@ -84,7 +84,21 @@ def test_every_part_of_a_source_starts_a_shard_and_a_limit_counts_them_all(tmp_p
         (tmp_path / f"{name}.jsonl").write_bytes(varied(30))
     assert [s.name for s in shards_of(tmp_path)] == ["00000-000000", "00001-000000"]
     assert [s.blocks[0].file for s in shards_of(tmp_path, limit=30)] == ["a.jsonl"]
-    assert len(shards_of(tmp_path, limit=31)[1].blocks[0].lines) == 1
+    assert len(shards_of(tmp_path, limit=31)[1].blocks[0]) == 1
+
+
+def test_blank_lines_count_neither_for_a_limit_nor_as_malformed(tmp_path):
+    gappy = varied(6).replace(b"\n", b"\n\n \t\r\n")
+    (tmp_path / "a.jsonl").write_bytes(b"\n" + gappy)
+    (tmp_path / "b.jsonl").write_bytes(gappy + b"\nnot json")
+    for limit, ids in ((4, "0123"), (6, "012345"), (8, "01234501"), (None, "012345012345")):
+        blocks = [b for shard in shards_of(tmp_path, limit=limit) for b in shard.blocks]
+        found = [parse_lines(block) for block in blocks]
+        records = [record for some, _ in found for record in some]
+        assert [r["parent_asin"][-1] for r in records] == list(ids)
+    assert [example for _, bad in found for example in bad.examples] == [
+        "b.jsonl, line 20: not JSON (invalid literal, expected 'null')"
+    ]
 
 
 @pytest.mark.parametrize("options", [{"workers": 1}, {"workers": 3}, {"shard_records": 4096}])
@@ -242,8 +256,8 @@ class OneArgument:
 
 def test_unpriced_records_are_counted_although_they_never_become_columns():
     bodies = [record(1), record(2, price=None), record(3, price=" "), record(4, price="—"), {}]
-    block = Block("x.jsonl", 1, [*lines(bodies).splitlines(), b"7"])
-    items, report, malformed = curate_block(block)
+    block = Block("x.jsonl", 1, lines(bodies) + b"7")
+    items, report, malformed = curate_blocks([block])
     whole, expected = curate(parse_block(block)[0])
     assert items.equals(whole)
     assert report.to_dict()["dropped"] == expected.to_dict()["dropped"] | {"malformed": 1}
@@ -314,7 +328,7 @@ def test_duplicates_are_dropped_as_if_all_were_in_memory(tmp_path_factory, data)
     for number, (place, text, dollars) in enumerate(rows):  # the smallest shards there are
         body = record(place, title=f"Stainless kettle number {text} with a long enough title",
                       features=[f"Holds {text} quarts"], price=dollars)  # fmt: skip
-        shard = Shard(0, number, [Block("x", 1, lines([body]).splitlines())])
+        shard = Shard(0, number, [Block("x", 1, lines([body]))])
         names.append(curate_shard(folder, shard).name)
     order, dropped = merge.order_items(folder, names)
     backwards, _ = merge.order_items(folder, names[::-1])

@@ -176,10 +176,10 @@ def _assemble(frame: pl.DataFrame, report: Report) -> pl.DataFrame:
     """Add text, title, category and details; records are neither dropped nor reordered."""
     details = [_parse_details(value) for value in frame["details"].to_list()]
     report.notes["unreadable_details"] += sum(d is None for d in details)
-    useful = [{n: v for n, v in (d or {}).items() if not _is_noisy(n)} for d in details]
+    useful, facts = zip(*map(_useful, details), strict=True) if details else ((), ())
     first_category = frame["categories"].list.first()
     frame = frame.with_columns(
-        facts=pl.Series([_facts(d) for d in useful], dtype=pl.String),
+        facts=pl.Series(facts, dtype=pl.String),
         kind=pl.Series(
             map(_category, frame["main_category"].to_list(), first_category.to_list(), details),
             dtype=pl.String,
@@ -234,16 +234,20 @@ def _parse_details(value: str | None) -> dict | None:
     return details if type(details) is dict else None
 
 
-def _facts(details: dict) -> str:
-    """Write details as lines of ``Name: value``."""
-    lines = []
-    for name, value in details.items():
-        if type(value) is list:
-            value = ", ".join(str(v) for v in value)
-        if type(value) is dict or not name or value in ("", None):
+def _useful(details: dict | None) -> tuple[dict, str]:
+    """Return the details that say something, and the same as lines of ``Name: value``."""
+    useful, lines = {}, []
+    for name, value in (details or {}).items():
+        if _is_noisy(name):
             continue
-        lines.append(f"{name.strip()}: {str(value).strip()[:_MAX_DETAIL_CHARS]}")
-    return "\n".join(lines)
+        useful[name] = value
+        if type(value) is not str:
+            if value is None or type(value) is dict:
+                continue
+            value = ", ".join(map(str, value)) if type(value) is list else str(value)
+        if name and value:
+            lines.append(f"{name.strip()}: {value.strip()[:_MAX_DETAIL_CHARS]}")
+    return useful, "\n".join(lines)
 
 
 @lru_cache(maxsize=4096)

@@ -27,11 +27,21 @@ class SourceInterrupted(SourceError):
 
 @dataclass
 class Block:
-    """Consecutive lines of one file. ``first`` is the number of the first line, from 1."""
+    """Consecutive lines of one file, blank ones too, in one piece: to split them is the work of
+    whoever parses. ``first`` is the number of the first line, from 1."""
 
     file: str
     first: int
-    lines: list[bytes]
+    text: bytes
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines, split anew at each call."""
+        return self.text.split(b"\n")
+
+    def __len__(self) -> int:
+        """Return how many lines there are."""
+        return self.text.count(b"\n") + 1
 
 
 @dataclass
@@ -76,7 +86,10 @@ def parse_block(block: Block) -> tuple[pa.Table, Malformed]:
 
 
 def parse_lines(block: Block) -> tuple[list[dict], Malformed]:
-    """Parse a block of JSON lines into records as they come, and what was malformed."""
+    """Parse a block of JSON lines into records as they come, and what was malformed.
+
+    A line is one or the other, or blank.
+    """
     records, malformed = [], Malformed()
     for number, line in enumerate(block.lines, start=block.first):
         if len(line) > MAX_LINE_BYTES:
@@ -89,7 +102,8 @@ def parse_lines(block: Block) -> tuple[list[dict], Malformed]:
             else:
                 malformed.add(block.file, number, f"a JSON {type(record).__name__}, no object")
         except orjson.JSONDecodeError as error:
-            malformed.add(block.file, number, _why(line, error))
+            if line.strip():
+                malformed.add(block.file, number, _why(line, error))
     return records, malformed
 
 

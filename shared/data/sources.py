@@ -11,6 +11,7 @@ import gzip
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -84,13 +85,17 @@ def source_parts(
 
 
 def first_lines(blocks: Iterator[Block], count: int | None) -> Iterator[Block]:
-    """Yield the first ``count`` lines of some blocks, or all; read no block beyond them."""
+    """Yield the first ``count`` lines that are not blank, or all; read no block beyond them."""
+    if count is None:
+        yield from blocks
+        return
     for block in blocks:
-        if count is not None:
-            block.lines = block.lines[:count]
-            count -= len(block.lines)
-        yield block
-        if count == 0:
+        lines = block.lines
+        held = [place for place, line in enumerate(lines, start=1) if line.strip()][:count]
+        count -= len(held)
+        if held:
+            yield Block(block.file, block.first, b"\n".join(lines[: held[-1]]))
+        if not count:
             return
 
 
@@ -127,15 +132,10 @@ def amazon_categories(source: str) -> list[str]:
 def _embedded_blocks(size: int, seed: int) -> Iterator[Block]:
     from shared.embedded import generate
 
-    lines: list[bytes] = []
-    first = 1
-    for record in generate(size, seed=seed):
-        lines.append(orjson.dumps(record))
-        if len(lines) == BLOCK_LINES:
-            yield Block("embedded catalogue", first, lines)
-            first, lines = first + len(lines), []
-    if lines:
-        yield Block("embedded catalogue", first, lines)
+    records = generate(size, seed=seed)
+    for first in range(1, size + 1, BLOCK_LINES):
+        lines = map(orjson.dumps, islice(records, BLOCK_LINES))
+        yield Block("embedded catalogue", first, b"\n".join(lines))
 
 
 def _file_blocks(path: Path) -> Iterator[Block]:
@@ -150,8 +150,8 @@ def _file_blocks(path: Path) -> Iterator[Block]:
 def _blocks_of_file(path: Path) -> Iterator[Block]:
     try:
         with _open(path) as stream:
-            for block in _numbered(_lines(stream), path.name):
-                if block.first == 1 and block.lines[0].lstrip().startswith(b"["):
+            for block in _blocks(stream, path.name):
+                if block.first == 1 and block.text.lstrip().startswith(b"["):
                     raise SourceError(
                         f"{path}: this is one JSON array; write one object a line "
                         "(for example with: jq -c '.[]')"
@@ -165,20 +165,18 @@ def _blocks_of_file(path: Path) -> Iterator[Block]:
         raise SourceError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _numbered(lines: Iterator[bytes], file: str) -> Iterator[Block]:
-    """Gather lines into blocks; a blank line ends a block, so that line numbers stay true."""
-    block = Block(file, 1, [])
-    for number, line in enumerate(lines, start=1):
-        blank = not line or line.isspace()
-        if not blank:
-            block.lines.append(line)
-        if block.lines and (blank or len(block.lines) == BLOCK_LINES):
-            yield block
-            block = Block(file, number + 1, [])
-        elif blank:
-            block.first = number + 1
-    if block.lines:
-        yield block
+def _blocks(stream: IO[bytes], file: str) -> Iterator[Block]:
+    """Cut a stream into blocks of at most ``BLOCK_LINES`` lines."""
+    first = 1
+    for text in _texts(stream):
+        while text is not None:
+            block, text = Block(file, first, text), None
+            if (length := len(block)) > BLOCK_LINES:
+                *lines, text = block.text.split(b"\n", BLOCK_LINES)
+                block, length = Block(file, first, b"\n".join(lines)), BLOCK_LINES
+            if not block.text.isspace() and block.text:
+                yield block
+            first += length
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -193,17 +191,16 @@ def _open(path: Path) -> IO[bytes]:
     return _open_gzip(stream) if head.startswith(b"\x1f\x8b") else stream
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Split a stream into lines, holding at most the first part of an over-long one."""
+def _texts(stream: IO[bytes]) -> Iterator[bytes]:
+    """Cut a stream between lines, holding at most the first part of an over-long one."""
     rest = b""
     start = True
     while chunk := stream.read(_CHUNK_BYTES):
         if start:
             chunk, start = chunk.removeprefix(b"\xef\xbb\xbf"), False
-        *lines, tail = chunk.split(b"\n")
-        if lines:
-            lines[0] = rest + lines[0]
-            yield from lines
+        lines, found, tail = chunk.rpartition(b"\n")
+        if found:
+            yield rest + lines
             rest = tail
         elif len(rest) < MAX_LINE_BYTES:
             rest += tail  # an over-long line is cut here: it no longer parses, and is counted
@@ -224,8 +221,8 @@ def _amazon_blocks(category: str, template: str) -> Iterator[Block]:
     last = 0
     try:
         with xopen(url, "rb") as stream:
-            for block in _numbered(_lines(stream), f"meta_{category}.jsonl"):
-                last = block.first + len(block.lines) - 1
+            for block in _blocks(stream, f"meta_{category}.jsonl"):
+                last = block.first + len(block) - 1
                 yield block
     except Exception as error:  # each of many libraries below has its own
         raise SourceInterrupted(

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROW_GROUP = 65_536
+ROW_GROUP = 16_384
 PARQUET = {"compression": "zstd"}
 """How every Parquet file is written, in groups of so many rows."""
 

@@ -141,17 +141,15 @@ def _change(
 def settle(text: pl.Expr) -> pl.Expr:
     """Collapse blanks, empty lines and the punctuation that removed words left behind.
 
-    For texts without ``_NOISE``. Each step is written so that it starts with a literal, which is
-    found ten times faster than a class of characters.
+    For texts without ``_NOISE``. Each step is written around a literal, which is found ten times
+    faster than a class of characters.
     """
     return (
         text.map_batches(_plain_blanks, pl.String)
         .str.replace_all(r" {2,}", " ")
         .str.replace_all(r"(?:[,;:/|-] ?){2,}(?:\n|$|,)", "\n")
         .str.replace_all(r" ([,.;])", "$1")
-        .str.replace_all(" \n", "\n", literal=True)
-        .str.replace_all("\n ", "\n", literal=True)
-        .str.replace_all(r"\n{2,}", "\n")
+        .str.replace_all(r" ?\n[ \n]*", "\n")
         .str.strip_chars()
     )
 

@@ -157,16 +157,21 @@ def write_items(
     """
     written, digest, columns = Written(), Fingerprint(ITEM), []
     starts = range(0, order.frame.height, ROW_GROUP)
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, ITEM, **PARQUET) as file:
+    with (
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, ITEM, **PARQUET) as file,
+        ThreadPoolExecutor(1) as beside,
+    ):
         grouped = _ahead(partial(_grouped, order, firsts, seed), starts)
         for items in tqdm(
             grouped, desc="write", unit=" row groups", total=len(starts), disable=not progress
         ):
-            file.write_table(items, row_group_size=ROW_GROUP)
+            writing = beside.submit(file.write_table, items, row_group_size=ROW_GROUP)
             digest.update(items)
             written.categories.update(_counts(items["category"]))
             written.splits.update(_counts(items["split"]))
             columns.append([items["price"].to_numpy(), pc.utf8_length(items["text"]).to_numpy()])
+            writing.result()
     written.fingerprint = digest.digest()
     written.prices, written.lengths = (np.concatenate(c) for c in zip(*columns, strict=True))
     return written

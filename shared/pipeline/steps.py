@@ -128,8 +128,8 @@ def _parsed(
     lines, malformed = 0, Malformed()
     blocks = sources.source_blocks(source, size=size, seed=seed, amazon=amazon)
     for block in sources.first_lines(blocks, limit):
-        lines += len(block.lines)
         table, found = parse_block(block)
+        lines += table.num_rows + found.count
         malformed += found
         if lines > 1000:  # early, so that a large file of another kind fails at once
             malformed.check(lines)
