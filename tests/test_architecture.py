@@ -19,11 +19,12 @@ FLOORS = [
     {"production"},
     {"training"},
     {"reports"},
+    {"frontier"},
     {"pricers"},
     {"evaluation"},
     {"pipeline"},
     {"data"},
-    {"embedded"},
+    {"embedded", "standin"},
     {"prompts", "settings"},
 ]
 """From the top down: a room imports itself and rooms on lower floors."""

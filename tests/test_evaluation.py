@@ -1,5 +1,6 @@
 """What ``evaluate`` promises: prices stay hidden, failures have reasons, a kill loses nothing."""
 
+import math
 import os
 import signal
 import subprocess
@@ -101,10 +102,47 @@ def test_stored_predictions_fail_where_they_are_silent():
         run(half, [item | {"id": item["id"] + "x"} for item in make_items()])
 
 
-def test_the_stored_columns_are_the_contract_then_the_category():
+def test_the_stored_columns_are_the_contract_then_category_and_tokens():
     schema = run(always_42).predictions.schema
-    assert schema.names == [*PREDICTION.names, "category"]
+    assert schema.names[: len(PREDICTION)] == PREDICTION.names
+    assert schema.names[len(PREDICTION) :] == [
+        "category", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens",
+    ]  # fmt: skip
     assert all(schema.field(f.name).type == f.type for f in PREDICTION)
+
+
+class Flaky:
+    """Fails for every second product, until it is repaired; counts what it is asked."""
+
+    name, label, settings = "flaky", "stand-in", {}
+
+    def __init__(self, retries_failures: bool):
+        self.retries_failures, self.works, self.asked = retries_failures, False, 0
+
+    def price(self, products):
+        self.asked += len(products)
+        failed = [not self.works and i % 2 == 1 for i in range(len(products))]
+        return Estimates(
+            [math.nan if f else 10.0 for f in failed],
+            ["server down" if f else None for f in failed],
+            cost_usd=[0.01] * len(products),
+            usage=[{"input": 7, "cached": 2, "output": 3, "reasoning": 0}] * len(products),
+        )
+
+
+@pytest.mark.parametrize("retries", [True, False])
+def test_what_failed_is_priced_again_only_by_who_wants_that(tmp_path, retries):
+    pricer, items = Flaky(retries), make_items()
+    first = run(pricer, items, store=tmp_path)
+    half = first.scores["failed"]
+    assert half > 0
+    pricer.works = True
+    again = run(pricer, items, store=tmp_path)
+    assert again.scores["failed"] == (0 if retries else half)
+    assert pricer.asked == len(items) + (half if retries else 0)
+    assert again.manifest["label"] == "stand-in"  # the pricer says so itself
+    assert again.predictions["input_tokens"].to_pylist() == [7] * len(items)
+    assert run(pricer, items, store=tmp_path).predictions.equals(again.predictions)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from shared.data.schema import Product
 from shared.data.storage import fingerprint, versions
 from shared.evaluation import metrics
 from shared.evaluation.inputs import StoredPredictions, as_pricer, item_table, reason
-from shared.evaluation.predictions import CONTRACT, with_label
+from shared.evaluation.predictions import CONTRACT, TOKENS, with_label
 from shared.evaluation.protocol import Estimates, Pricer
 from shared.evaluation.store import (
     file_stem,
@@ -72,7 +72,7 @@ def evaluate(
     seed: int = 42,
     natural_mix: dict[str, float] | None = None,
     progress: bool = True,
-    label: str = "",
+    label: str | None = None,
 ) -> Evaluation:
     """Let ``pricer`` price ``items`` without seeing their prices, and score it.
 
@@ -87,12 +87,14 @@ def evaluate(
         seed: of the bootstrap.
         natural_mix: price band -> share of the natural population, if ``items`` were balanced.
         progress: show a progress bar on stderr.
-        label: 'stand-in' if the pricer only stands in for a real one.
+        label: 'stand-in' if the pricer only stands in for a real one; by default the pricer's
+            own ``label``, if it has one.
 
     Raises:
         ValueError: no items, bad items, or a pricer that returns too few or too many estimates.
     """
     table, pricer = item_table(items), as_pricer(pricer)
+    label = getattr(pricer, "label", "") if label is None else label
     if not len(table):
         raise ValueError("there are no items to evaluate on")
     metrics.check_mix(natural_mix)
@@ -171,6 +173,8 @@ def _batch_table(name: str, items: pa.Table, estimates: Estimates) -> pa.Table:
     columns += [column(getattr(estimates, k)) for k in ("price", "low", "high")]
     columns += [column(estimates.seconds), column(estimates.cost_usd)]
     columns += [pa.array(estimates.error, pa.string()), items["category"]]
+    usage = estimates.usage or [{}] * len(items)
+    columns += [pa.array([used.get(t) for used in usage], pa.int64()) for t in TOKENS]
     return pa.table(columns, schema=CONTRACT)
 
 
@@ -179,14 +183,18 @@ def _stored(
 ) -> Evaluation:
     stem = file_stem(pricer.name)
     found = load(folder / f"{stem}.parquet")
-    if found and found[1]["key"] == manifest["key"]:
-        old = {k: found[1].get(k) for k in ("label", "natural_mix")}
-        new = {k: manifest[k] for k in old}
-        table = with_label(found[0], new["label"])
-        if old != new:
-            save(folder, table, found[1] | new)
-        return Evaluation(table, found[1] | new)
     partial = folder / ".partial" / f"{stem}-{manifest['key']}"
+    if found and found[1]["key"] == manifest["key"]:
+        again = found[0].filter(pc.is_null(found[0]["error"]))
+        if len(again) == len(found[0]) or not getattr(pricer, "retries_failures", False):
+            old = {k: found[1].get(k) for k in ("label", "natural_mix")}
+            new = {k: manifest[k] for k in old}
+            table = with_label(found[0], new["label"])
+            if old != new:
+                save(folder, table, found[1] | new)
+            return Evaluation(table, found[1] | new)
+        remove_batches(partial)
+        write_batch(again, partial)  # what failed then may succeed now
     table = predict(pricer, items, partial=partial, **options)
     save(folder, table, manifest)
     remove_batches(partial)

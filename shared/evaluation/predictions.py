@@ -13,8 +13,12 @@ import pyarrow.parquet as pq
 from shared.data.schema import PREDICTION
 
 STAND_IN = "stand-in"
-CONTRACT = pa.schema([*PREDICTION, ("category", pa.string())])
-"""What is stored: the columns of ``PREDICTION``, then the product's category (may be null)."""
+TOKENS = ("input", "cached", "output", "reasoning")
+EXTRA = pa.schema([("category", pa.string()), *((f"{t}_tokens", pa.int64()) for t in TOKENS)])
+CONTRACT = pa.schema([*PREDICTION, *EXTRA])
+"""What is stored: the columns of ``PREDICTION``, then the product's category and the tokens that
+pricing it took (``cached`` are part of ``input``, ``reasoning`` of ``output``); these may be null,
+and be missing in a file of somebody else."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Scored:
 def read_predictions(source: Any) -> pa.Table:
     """Return predictions in the stored schema, from a table, a Parquet path or an ``Evaluation``.
 
-    Extra columns are dropped, except ``category``. Raises ValueError naming what is wrong:
+    Columns beyond those stored are dropped. Raises ValueError naming what is wrong:
     a column that is missing or of another kind, an item priced twice, two pricers in one table.
     """
     where = "the predictions" if not isinstance(source, str | Path) else str(source)
@@ -109,8 +113,9 @@ def _cast(table: pa.Table, where: str) -> pa.Table:
     missing = [name for name in PREDICTION.names if name not in table.column_names]
     if missing:
         raise ValueError(f"{where} lack the columns {', '.join(missing)}")
-    if "category" not in table.column_names:
-        table = table.append_column("category", pa.nulls(len(table), pa.string()))
+    for column in EXTRA:
+        if column.name not in table.column_names:
+            table = table.append_column(column, pa.nulls(len(table), column.type))
     try:
         return table.select(CONTRACT.names).cast(CONTRACT.with_metadata(table.schema.metadata))
     except (pa.ArrowException, ValueError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -16,8 +16,9 @@ class Estimates:
     """Prices for a sequence of products, in the same order.
 
     ``price`` is a float array in dollars, NaN where the pricer failed; ``error`` then says why.
-    ``low`` and ``high`` bound an interval, ``seconds`` and ``cost_usd`` are per product; each is
-    None where the pricer does not report it.
+    ``low`` and ``high`` bound an interval, ``seconds`` and ``cost_usd`` are per product, and so
+    is ``usage``: the tokens by the names of TOKENS. Each is None where the pricer does not
+    report it.
     """
 
     price: np.ndarray
@@ -26,6 +27,7 @@ class Estimates:
     high: np.ndarray | None = None
     seconds: np.ndarray | None = None
     cost_usd: np.ndarray | None = None
+    usage: Sequence[Mapping[str, int]] | None = None
 
     def __post_init__(self) -> None:
         """Turn lists into arrays, give every failure a reason, and check the lengths."""
@@ -40,6 +42,8 @@ class Estimates:
                 setattr(self, name, np.array(values, dtype=np.float64))
                 if len(values) != n:
                     raise ValueError(f"{name} has {len(values)} values for {n} prices")
+        if self.usage is not None and len(self.usage) != n:
+            raise ValueError(f"usage has {len(self.usage)} values for {n} prices")
         if len(self.error) != n:
             raise ValueError(f"error has {len(self.error)} values for {n} prices")
         self._refuse_impossible_prices()
@@ -69,6 +73,8 @@ class Pricer(Protocol):
     ``name`` is how the leaderboard calls it. A pricer may also have ``settings``, a dict that
     goes into the manifest of its predictions and decides whether stored ones can be reused: put
     in it all that changes the estimates, such as the fingerprint of the items it was fitted on.
+    Two more are looked for: ``label`` ('stand-in'), and ``retries_failures``, true where a second
+    run should price what failed in a stored one once more (a server that was down, say).
     """
 
     name: str

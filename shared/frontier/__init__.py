@@ -1,0 +1,1 @@
+"""Language models that estimate prices, called over their APIs."""

@@ -1,0 +1,204 @@
+"""A model to ask, with everything around the asking: cache, cap, concurrency, progress.
+
+``connect`` reaches the vendor if there is a key, and else a stand-in on this machine; whoever
+asks cannot tell them apart, except by the label.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm.auto import tqdm
+
+from shared import standin
+from shared.frontier.cache import Cache
+from shared.frontier.clients import AnthropicClient, CallError, Client, OpenAIClient
+from shared.frontier.messages import Reply, Request, Usage
+from shared.frontier.models import ModelCard, find_model
+from shared.frontier.money import Budget, about, at_most, cost
+from shared.frontier.secrets import Secret, get_secret
+from shared.standin import StandIn
+
+CONCURRENCY = 32
+"""Calls under way at a time. Vendors' limits for new accounts are hundreds a minute."""
+
+T, R = TypeVar("T"), TypeVar("R")
+
+
+class Connection:
+    """A model at an address. Thread-safe; use it as a context manager, or ``close`` it.
+
+    ``label`` is 'stand-in' where the answers are not a real model's. ``budget`` says what was
+    spent. ``card`` is the model's entry in the price list.
+    """
+
+    def __init__(
+        self,
+        card: ModelCard,
+        client: Client,
+        *,
+        address: str,
+        cache: Path | None = None,
+        cap: float = float("inf"),
+        concurrency: int = CONCURRENCY,
+        label: str = "",
+        server: StandIn | None = None,
+    ) -> None:
+        self.card, self.client, self.address, self.label = card, client, address, label
+        self.server = server
+        self.cache = Cache(cache) if cache else None
+        self.budget = Budget(cap)
+        self.concurrency = concurrency
+        self.asked, self.remembered, self.usage = 0, 0, Usage()
+        self._slots = threading.BoundedSemaphore(concurrency)
+        self._lock = threading.Lock()
+        self._broken: str | None = None
+
+    def ask(self, request: Request) -> Reply:
+        """Return the answer to a request: the stored one, or a new one within the cap.
+
+        A stored reply still says what it did cost; only new ones count as spent.
+        Raises CallError if the server gives none, and BudgetError if it might cost too much;
+        after an error that no other call can escape (a wrong key, no quota), nothing is sent.
+        """
+        key = request.key(self.address)
+        if found := self.cache and self.cache.get(key):
+            with self._lock:
+                self.remembered += 1
+            return found
+        with self._slots:
+            if self._broken:
+                raise CallError(self._broken, final=True)
+            with self.budget.reserve(at_most(self.card, request)) as bill:
+                reply = self._bought(request)
+                bill.dollars = reply.cost_usd
+        if self.cache:
+            self.cache.put(key, reply)
+        with self._lock:
+            self.asked += 1
+            self.usage += reply.usage
+        return reply
+
+    def _bought(self, request: Request) -> Reply:
+        try:
+            reply = self.client.ask(request)
+        except CallError as error:
+            if error.final:
+                self._broken = str(error)
+            raise
+        return replace(reply, cost_usd=cost(self.card, reply.usage))
+
+    def map(
+        self, work: Callable[[T], R], things: Sequence[T], *, desc: str = "", progress: bool = True
+    ) -> list[R]:
+        """Return ``work(thing)`` for each, in order; as many at a time as may be under way.
+
+        What ``work`` raises ends the whole; Ctrl-C waits only for the calls under way.
+        """
+        results: dict[int, R] = {}
+        threads = ThreadPoolExecutor(min(self.concurrency, max(len(things), 1)))
+        with tqdm(total=len(things), desc=desc, unit="product", disable=not progress) as bar:
+            try:
+                futures = {threads.submit(work, thing): i for i, thing in enumerate(things)}
+                for future in as_completed(futures):
+                    results[futures[future]] = future.result()
+                    bar.set_postfix_str(f"${self.budget.spent:.4f}", refresh=False)
+                    bar.update()
+            finally:
+                threads.shutdown(wait=True, cancel_futures=True)
+        return [results[i] for i in range(len(things))]
+
+    def estimate(self, requests: Iterable[Request], output: int = 40) -> str:
+        """Say what the requests will cost, before the first: probably, at most, and the cap."""
+        wanted = {r.key(self.address): r for r in requests}
+        new = [r for key, r in wanted.items() if not (self.cache and self.cache.get(key))]
+        probably = sum(about(self.card, r, output) for r in new)
+        most = sum(at_most(self.card, r) for r in new)
+        return (
+            f"{len(new):,} calls of {self.card.name} ({len(wanted) - len(new):,} more are stored): "
+            f"about ${probably:.4f}, at most ${most:.4f}; cap ${self.budget.cap:.2f}"
+        )
+
+    def summary(self) -> str:
+        """Say what was asked and spent so far."""
+        u = self.usage
+        return (
+            f"{self.asked:,} calls ({self.remembered:,} answers were stored already), "
+            f"{u.input:,} tokens in ({u.cached:,} cached), {u.output:,} out "
+            f"({u.reasoning:,} reasoning), ${self.budget.spent:.4f} spent"
+            + (f" by a {self.label}: no real money" if self.label else "")
+        )
+
+    def close(self) -> None:
+        """Close the cache, and stop the stand-in if there is one."""
+        if self.cache:
+            self.cache.close()
+        if self.server:
+            self.server.__exit__(None, None, None)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(
+    model: str,
+    *,
+    cache: Path | None = None,
+    cap: float = 1.0,
+    concurrency: int = CONCURRENCY,
+    stand_in: bool | None = None,
+    base_url: str | None = None,
+    **options: Any,
+) -> Connection:
+    """Connect to a model of the price list: to its vendor if its key is set, else to a stand-in.
+
+    ``cap`` is dollars, over everything asked through this connection. ``stand_in`` decides by
+    hand (a real vendor without a key is an error). ``base_url`` is another server that speaks the
+    model's protocol. ``options`` go to the client (retries, timeout).
+    """
+    card = find_model(model)
+    key = get_secret(card.key) if card.key else Secret("none")
+    if stand_in is None:
+        stand_in = key is None and base_url is None
+    if stand_in:
+        server = StandIn().__enter__()
+        root, key, address = server.url, Secret("stand-in"), f"stand-in {_stand_in_version()}"
+        base_url = root if card.protocol == "messages" else f"{root}/v1"
+    else:
+        server = None
+        base_url = base_url or card.base_url or None
+        address = base_url or card.vendor
+    if key is None:
+        raise ValueError(f"{model} needs a key: set {card.key}, or use the stand-in")
+    return Connection(
+        card,
+        make_client(card, key, base_url, **options),
+        address=address,
+        cache=cache,
+        cap=cap,
+        concurrency=concurrency,
+        label="stand-in" if stand_in else "",
+        server=server,
+    )
+
+
+def make_client(card: ModelCard, key: Secret, base_url: str | None, **options: Any) -> Client:
+    """Return the client that speaks the model's protocol."""
+    if card.protocol == "messages":
+        return AnthropicClient(key, base_url, **options)
+    return OpenAIClient(key, base_url, chat=card.protocol == "chat", **options)
+
+
+def _stand_in_version() -> str:
+    """Hash the stand-in's files: what an older one answered is not what this one answers."""
+    files = sorted(p for p in Path(standin.__file__).parent.iterdir() if p.is_file())
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]
