@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,9 @@ the server's ``retry-after`` says, else twice as long each time."""
 
 TIMEOUT = 60.0
 """Seconds until an attempt counts as lost."""
+
+
+_UNPAID = re.compile(r"\b(?:insufficient_quota|current quota|credit balance|billing)\b")
 
 
 class CallError(RuntimeError):
@@ -103,5 +107,5 @@ def explained(error: Exception) -> CallError:
     if status is None:
         return CallError(f"no answer ({type(error).__name__}: {message})")
     code = inner.get("code") or inner.get("type") or ""
-    final = status in (401, 403, 404) or code == "insufficient_quota"
+    final = status in (401, 403, 404) or bool(_UNPAID.search(f"{code} {message}"))
     return CallError(f"HTTP {status} {code}: {message}", final)

@@ -68,7 +68,7 @@ class Connection:
         after an error that no other call can escape (a wrong key, no quota), nothing is sent.
         """
         key = request.key(self.address)
-        if found := self.cache and self.cache.get(key):
+        if found := self._stored(key):
             with self._lock:
                 self.remembered += 1
             return found
@@ -78,12 +78,15 @@ class Connection:
             with self.budget.reserve(at_most(self.card, request)) as bill:
                 reply = self._bought(request)
                 bill.dollars = reply.cost_usd
-        if self.cache:
+        if self.cache is not None:
             self.cache.put(key, reply)
         with self._lock:
             self.asked += 1
             self.usage += reply.usage
         return reply
+
+    def _stored(self, key: str) -> Reply | None:
+        return None if self.cache is None else self.cache.get(key)
 
     def _bought(self, request: Request) -> Reply:
         try:
@@ -117,7 +120,7 @@ class Connection:
     def estimate(self, requests: Iterable[Request], output: int = 40) -> str:
         """Say what the requests will cost, before the first: probably, at most, and the cap."""
         wanted = {r.key(self.address): r for r in requests}
-        new = [r for key, r in wanted.items() if not (self.cache and self.cache.get(key))]
+        new = [r for key, r in wanted.items() if self._stored(key) is None]
         probably = sum(about(self.card, r, output) for r in new)
         most = sum(at_most(self.card, r) for r in new)
         return (
@@ -137,7 +140,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the cache, and stop the stand-in if there is one."""
-        if self.cache:
+        if self.cache is not None:
             self.cache.close()
         if self.server:
             self.server.__exit__(None, None, None)
@@ -155,14 +158,15 @@ def connect(
     cache: Path | None = None,
     cap: float = 1.0,
     concurrency: int = CONCURRENCY,
-    stand_in: bool | None = None,
+    stand_in: bool | StandIn | None = None,
     base_url: str | None = None,
     **options: Any,
 ) -> Connection:
     """Connect to a model of the price list: to its vendor if its key is set, else to a stand-in.
 
     ``cap`` is dollars, over everything asked through this connection. ``stand_in`` decides by
-    hand (a real vendor without a key is an error). ``base_url`` is another server that speaks the
+    hand (a real vendor without a key is an error), and may be a StandIn that is not started yet.
+    ``base_url`` is another server that speaks the
     model's protocol. ``options`` go to the client (retries, timeout).
     """
     card = find_model(model)
@@ -170,7 +174,7 @@ def connect(
     if stand_in is None:
         stand_in = key is None and base_url is None
     if stand_in:
-        server = StandIn().__enter__()
+        server = (StandIn() if stand_in is True else stand_in).__enter__()
         root, key, address = server.url, Secret("stand-in"), f"stand-in {_stand_in_version()}"
         base_url = root if card.protocol == "messages" else f"{root}/v1"
     else:
