@@ -154,6 +154,13 @@ def test_what_was_answered_is_not_asked_again(connection):
     assert len(connection.server.calls) == calls + 1
 
 
+def test_the_same_question_twice_at_once_is_bought_once(connection):
+    connection.server.latency = 0.1
+    request = simple(connection)
+    replies = connection.map(connection.ask, [request] * 8, progress=False)
+    assert len(set(replies)) == len(connection.server.calls) == 1
+
+
 @pytest.mark.parametrize("kind", ["rate_limit", "server_error", "overloaded", "drop"])
 def test_the_sdk_gets_through_a_bad_moment(connection, kind):
     connection.server.faults = [Fault(kind), Fault(kind)]

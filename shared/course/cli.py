@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from shared.course import (  # noqa: F401  they register with app
+    frontier_commands,
     label_command,
     lesson_commands,
     pricing_commands,

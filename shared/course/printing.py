@@ -32,7 +32,8 @@ def print_priced(manifest: dict, as_json: bool, out: Path) -> None:
     if as_json:
         return print_json(manifest)
     items = manifest["items"]
-    print(f"{out}: {items['n']:,} products priced by {manifest['pricer']}")
+    label = f" ({manifest['label']})" if manifest["label"] else ""
+    print(f"{out}: {items['n']:,} products priced by {manifest['pricer']}{label}")
     print(f"  failed: {manifest['failed']:,}")
     print(f"  with a known price, for scoring: {items['known_prices']:,}")
     print(f"  malformed lines, not priced: {manifest['malformed']:,}")

@@ -27,6 +27,7 @@ from shared.frontier.money import at_most, cost
 from shared.frontier.secrets import redact
 
 POLL_SECONDS = 30.0
+"""Between two looks at a vendor's batch; a stand-in, which is quick, is looked at more often."""
 
 
 class BatchError(RuntimeError):
@@ -61,7 +62,7 @@ def buy_batch(
     requests: Iterable[Request],
     folder: Path,
     *,
-    poll: float = POLL_SECONDS,
+    poll: float | None = None,
     patience: float = float("inf"),
     progress: bool = True,
 ) -> BatchReport:
@@ -79,6 +80,7 @@ def buy_batch(
     if not wanted:
         return BatchReport()
     worker = _worker(connection)
+    poll = poll or (0.2 if connection.server else POLL_SECONDS)
     note = Path(folder) / f"batch-{_digest(connection.address, wanted)}.json"
     most = sum(at_most(connection.card, r) for r in wanted.values())
     with connection.budget.reserve(most * (1 - connection.card.batch_discount)) as bill:
@@ -138,6 +140,7 @@ def _collected(
         if isinstance(found, Reply):
             price = cost(connection.card, found.usage, batch=True)
             connection.cache.put(key, replace(found, cost_usd=price))
+            connection.usage += found.usage
             report.bought += 1
             report.cost_usd += price
             del report.failed[key]

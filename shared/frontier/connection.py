@@ -6,6 +6,7 @@ asks cannot tell them apart, except by the label.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -58,6 +59,7 @@ class Connection:
         self.asked, self.remembered, self.usage = 0, 0, Usage()
         self._slots = threading.BoundedSemaphore(concurrency)
         self._lock = threading.Lock()
+        self._same: dict[str, threading.Lock] = {}  # two of one request: the second one waits
         self._broken: str | None = None
 
     def ask(self, request: Request) -> Reply:
@@ -68,6 +70,12 @@ class Connection:
         after an error that no other call can escape (a wrong key, no quota), nothing is sent.
         """
         key = request.key(self.address)
+        with self._lock:
+            same = self._same.setdefault(key, threading.Lock())
+        with same if self.cache is not None else contextlib.nullcontext():
+            return self._answer(request, key)
+
+    def _answer(self, request: Request, key: str) -> Reply:
         if found := self._stored(key):
             with self._lock:
                 self.remembered += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +25,14 @@ MOST_CHARS = 2_000
 
 
 class Technique(Protocol):
-    """A way to ask. ``settings`` is all that changes the answers, as JSON-able values."""
+    """A way to ask. ``settings`` is all that changes the answers, as JSON-able values.
+
+    ``single``: one call is all it takes, so that it can be bought in a batch.
+    """
 
     name: str
     settings: dict[str, Any]
+    single: bool
 
     def first(self, model: str, product: Product) -> Request:
         """Return the first request about a product: what can be estimated, and batched."""
@@ -43,6 +47,7 @@ class Technique(Protocol):
 class ZeroShot:
     """The question, and nothing else."""
 
+    single: ClassVar[bool] = True
     name: str = "zero-shot"
     effort: str | None = None
 
@@ -72,6 +77,7 @@ class MultiShot:
     drawn evenly over the price range, which a vendor's prompt cache makes cheap.
     """
 
+    single: ClassVar[bool] = True
     train: pa.Table
     shots: int = 8
     similar: bool = False
@@ -127,6 +133,7 @@ class MultiShot:
 class Chain:
     """Three calls: say what it is, say what such things cost, then name the price."""
 
+    single: ClassVar[bool] = False
     name: str = "chain"
 
     @property
@@ -172,6 +179,7 @@ class SelfConsistency:
     and the greatest answer, which is a spread, not a promise: calibrate it before you trust it.
     """
 
+    single: ClassVar[bool] = False
     technique: Technique
     k: int = 5
     name: str = field(init=False)

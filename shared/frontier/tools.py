@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -52,6 +52,7 @@ class ToolUse:
     After ``rounds`` rounds of calls the model may call nothing more, and has to answer.
     """
 
+    single: ClassVar[bool] = False
     train: pa.Table
     rounds: int = 3
     results: int = 5

@@ -104,16 +104,23 @@ def read_records(settings: Settings, limit: int | None = None) -> pa.Table:
 
 
 def read_products(
-    source: str, *, size: int = 24_000, seed: int = 42, amazon: str | None = None
+    source: str,
+    *,
+    size: int = 24_000,
+    seed: int = 42,
+    amazon: str | None = None,
+    limit: int | None = None,
 ) -> tuple[pa.Table, Malformed]:
-    """Read every record of a source as an item to be priced; nothing is curated away.
+    """Read the records of a source, or the first ``limit``, as items to be priced.
+
+    Nothing is curated away.
 
     Returns a table in the ITEM schema (``price`` null where unknown, ``split`` and ``cluster``
     null) and what was malformed. Ids are unique: a record without one is named after its
     place, and a repeated id gets a suffix ``#2``, ``#3``…
     """
     tables, malformed = [], Malformed()
-    for table, found in _parsed(source, size, seed, amazon, None):
+    for table, found in _parsed(source, size, seed, amazon, limit):
         malformed += found
         tables.append(assemble(table))
     items = pa.concat_tables(tables)
