@@ -19,12 +19,14 @@ FLOORS = [
     {"production"},
     {"training"},
     {"reports"},
+    {"frontier_uses", "tuning"},
     {"frontier"},
     {"pricers"},
     {"evaluation"},
     {"pipeline"},
     {"data"},
     {"embedded", "standin"},
+    {"mind"},
     {"prompts", "settings"},
 ]
 """From the top down: a room imports itself and rooms on lower floors."""

@@ -27,9 +27,9 @@ from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
+from shared.mind.answering import answer
+from shared.mind.conversation import Ask, Turn
 from shared.standin import Fault, StandIn
-from shared.standin.conversation import Ask, Turn
-from shared.standin.mind import answer
 
 STRONG, WEAK, CLAUDE = "gpt-6.1-sol", "gpt-6-luna", "claude-opus-5-5"
 KETTLE = "<product>Brandt 1.7 quart electric kettle, stainless\nBrand: Brandt</product>"

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
-from shared import standin
+from shared import mind, standin
 from shared.frontier.cache import Cache
 from shared.frontier.clients import AnthropicClient, CallError, Client, OpenAIClient
 from shared.frontier.messages import Reply, Request, Usage
@@ -212,5 +212,6 @@ def make_client(card: ModelCard, key: Secret, base_url: str | None, **options: A
 
 def _stand_in_version() -> str:
     """Hash the stand-in's files: what an older one answered is not what this one answers."""
-    files = sorted(p for p in Path(standin.__file__).parent.iterdir() if p.is_file())
+    rooms = (Path(room.__file__).parent for room in (mind, standin))
+    files = sorted(path for room in rooms for path in room.iterdir() if path.is_file())
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:12]

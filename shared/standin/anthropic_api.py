@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from shared.standin.conversation import Ask, Reply, Turn, count_tokens, uniform
+from shared.mind.conversation import Ask, Reply, Turn, count_tokens, uniform
 from shared.standin.openai_stream import pieces
 from shared.standin.wire import BadRequest, PromptCache, need, new_id, plain_text, shape
 

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from shared.standin.conversation import Reply, uniform
+from shared.mind.conversation import Reply, uniform
 from shared.standin.wire import BadRequest
 
 ERRORS = {

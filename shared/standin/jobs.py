@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from shared.mind.tuning import Learnt, LessonError, Lessons, learn, read_lessons
 from shared.standin.batches import DURATION, Files, page
-from shared.standin.tuning import Learnt, LessonError, Lessons, learn, read_lessons
 from shared.standin.wire import BadRequest, need, new_id, shape
 
 RATE = 0.1

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from shared.standin.conversation import Ask, Reply, Turn, count_tokens, uniform
+from shared.mind.conversation import Ask, Reply, Turn, count_tokens, uniform
 from shared.standin.wire import BadRequest, PromptCache, need, new_id, plain_text, shape
 
 THINKING = {"none": 0, "minimal": 16, "low": 32, "medium": 96, "high": 320, "xhigh": 640}

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.mind.answering import answer
+from shared.mind.conversation import Ask, Reply, count_tokens
 from shared.standin import anthropic_api, openai_stream
 from shared.standin.batches import AnthropicBatches, Files, OpenAIBatches, page
-from shared.standin.conversation import Ask, Reply, count_tokens
 from shared.standin.faults import Fault, Faults
 from shared.standin.jobs import Jobs
-from shared.standin.mind import answer
 from shared.standin.openai_api import Generation, prompt_of
 from shared.standin.wire import MISSHAPEN, BadRequest, misshapen, new_id, shape
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shared.standin.conversation import CHARACTERS_A_TOKEN, uniform
+from shared.mind.conversation import CHARACTERS_A_TOKEN, uniform
 
 CACHE_FROM = 1024
 """Tokens: a shorter prompt is not cached, at neither vendor."""

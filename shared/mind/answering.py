@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from statistics import NormalDist
 
-from shared.standin.conversation import Ask, Reply, finish, uniform
-from shared.standin.pricing import (
+from shared.mind.conversation import Ask, Reply, finish, uniform
+from shared.mind.pricing import (
     CAREFUL,
     PRODUCT,
     Evidence,
@@ -21,7 +21,7 @@ from shared.standin.pricing import (
     pack_of,
     title_of,
 )
-from shared.standin.writing import compare, fill, judge, paragraph, rewrite, three_lines
+from shared.mind.writing import compare, fill, judge, paragraph, rewrite, three_lines
 
 ROUNDS = 2
 """Calls of tools before it answers, unless one is required."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from shared.standin.conversation import uniform
-from shared.standin.pricing import knowledge, noun_of, nouns, off_the_cuff, pack_of, title_of, words
+from shared.mind.conversation import uniform
+from shared.mind.pricing import knowledge, noun_of, nouns, off_the_cuff, pack_of, title_of, words
 
 _QUANTITY = re.compile(r"\b\d[\d.,/x]*(?:[ -]?(?!and|or|of|in\b)[a-z\"]{1,6}\b)?", re.I)
 _BRAND = re.compile(r"(?:brand|manufacturer)\"?\s*:\s*\"?([^\n\",]{1,40})", re.I)

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from shared.standin.conversation import count_tokens
-from shared.standin.pricing import NUMBER, PRODUCT, off_the_cuff, words
+from shared.mind.conversation import count_tokens
+from shared.mind.pricing import NUMBER, PRODUCT, off_the_cuff, words
 
 SLOTS = 2**15
 LEAST = 10

@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from statistics import median
 
-from shared.standin.conversation import Ask
+from shared.mind.conversation import Ask
 
 HEDGE = 0.8
 """What knowledge of a noun counts against the price of the unknown: nobody is quite sure."""
