@@ -25,7 +25,7 @@ def question(text: str) -> str:
 
 def quoted(text: str) -> str:
     """Put a product's text between its tags; tags inside it lose their angle bracket."""
-    inside = re.sub(r"<(?=/?\s*product\b)", "‹", text, flags=re.IGNORECASE)
+    inside = re.sub(r"<(?=\s*/?\s*product\b)", "‹", text, flags=re.IGNORECASE)
     return f"<product>\n{inside}\n</product>"
 
 

@@ -177,7 +177,7 @@ def connect(
     ``base_url`` is another server that speaks the
     model's protocol. ``options`` go to the client (retries, timeout).
     """
-    card = find_model(model)
+    card = replace(find_model(model), name=model)  # a dated snapshot is asked for by its date
     key = get_secret(card.key) if card.key else Secret("none")
     if stand_in is None:
         stand_in = key is None and base_url is None

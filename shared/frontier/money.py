@@ -58,8 +58,8 @@ class Budget:
         """Refuse a cap that could never hold."""
         if not self.cap >= 0:
             raise ValueError(f"a cap of {self.cap} dollars: give 0 or more, or inf for none")
-        self._reserved = 0.0
-        self._lock = threading.Lock()
+        self._reserved, self._under_way = 0.0, 0
+        self._lock = threading.Condition()
 
     @property
     def left(self) -> float:
@@ -68,21 +68,29 @@ class Budget:
 
     @contextlib.contextmanager
     def reserve(self, most: float) -> Iterator[Bill]:
-        """Hold ``most`` dollars back during a call. Raises BudgetError if they are not there."""
+        """Hold ``most`` dollars back during a call.
+
+        Waits while calls under way hold what is missing, since they will cost less than they
+        reserved. Raises BudgetError if the dollars are not there.
+        """
         with self._lock:
+            self._lock.wait_for(lambda: most <= self.left or not self._under_way)
             if most > self.left:
                 raise BudgetError(
                     f"the call may cost ${most:.4f}, and of the cap of ${self.cap:.2f} only "
                     f"${max(self.left, 0):.4f} is left (spent: ${self.spent:.4f})"
                 )
             self._reserved += most
+            self._under_way += 1
         bill = Bill()
         try:
             yield bill
         finally:
             with self._lock:
-                self._reserved -= most
+                self._under_way -= 1
+                self._reserved = self._reserved - most if self._under_way else 0.0
                 self.spent += bill.dollars
+                self._lock.notify_all()
 
 
 @dataclass

@@ -35,7 +35,7 @@ def responses_body(request: Request) -> dict[str, Any]:
     if request.shared:
         body["prompt_cache_key"] = _prefix_key(request)
     if request.sample:
-        body["metadata"] = {"sample": f"sample={request.sample}"}
+        body["metadata"] = {"user_id": f"sample={request.sample}"}
     return body
 
 

@@ -74,13 +74,14 @@ class MultiShot:
     """Examples first: training products with their prices, as turns of the conversation.
 
     With ``similar`` each product gets the training items most like it; else all get the same few,
-    drawn evenly over the price range, which a vendor's prompt cache makes cheap.
+    drawn evenly over the price range, which a vendor's prompt cache makes cheap. ``similar`` may
+    be the fitted nearest neighbours to look with, so that they are fitted once.
     """
 
     single: ClassVar[bool] = True
     train: pa.Table
     shots: int = 8
-    similar: bool = False
+    similar: bool | Neighbours = False
     seed: int = 42
     name: str = field(init=False)
 
@@ -90,18 +91,20 @@ class MultiShot:
             raise ValueError(f"{self.shots} examples from {len(self.train)} training items")
         self.name = f"{self.shots}-shot {'similar' if self.similar else 'random'}"
         self.settings = {
-            "shots": self.shots, "similar": self.similar, "seed": self.seed,
+            "shots": self.shots, "similar": bool(self.similar), "seed": self.seed,
             "train": fingerprint(self.train),
         }  # fmt: skip
         if self.similar:
-            self._index = Neighbours(neighbours=self.shots).fit(self.train)
+            self._index = searcher(self.train, self.similar, self.shots)
         else:
             self._fixed = self._turns(self._spread())
 
     def first(self, model: str, product: Product) -> Request:
         """Return the examples and the question."""
         if self.similar:
-            turns = self._turns([row for row, _ in reversed(self._index.nearest(product))])
+            turns = self._turns(
+                [row for row, _ in self._index.nearest(product)[: self.shots]][::-1]
+            )
         else:
             turns = self._fixed
         request = ZeroShot().first(model, product)
@@ -127,6 +130,15 @@ class MultiShot:
             turns.append(Turn("user", question(item["text"][:MOST_CHARS])))
             turns.append(Turn("assistant", answer(item["price"])))
         return tuple(turns)
+
+
+def searcher(train: pa.Table, given: bool | Neighbours, results: int) -> Neighbours:
+    """Return nearest neighbours over ``train``: the given ones if they fit, or new ones."""
+    if not isinstance(given, Neighbours):
+        return Neighbours(neighbours=results).fit(train)
+    if given.settings["neighbours"] < results or given.settings["fitted_on"] != fingerprint(train):
+        raise ValueError(f"the neighbours given know fewer than {results}, or other items")
+    return given
 
 
 @dataclass

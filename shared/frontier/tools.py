@@ -17,7 +17,7 @@ from shared.data import Product
 from shared.data.storage import fingerprint
 from shared.frontier.answers import Dialogue, Guess
 from shared.frontier.messages import Call, Request, Result, Tool, Turn
-from shared.frontier.techniques import ZeroShot
+from shared.frontier.techniques import ZeroShot, searcher
 from shared.pricers.neighbours import Neighbours
 
 SEARCH = Tool(
@@ -49,6 +49,7 @@ UNIT_PRICE = Tool(
 class ToolUse:
     """The question, and two tools: search among training items, and divide by a pack's size.
 
+    ``neighbours`` may be fitted ones to search with, so that they are fitted once.
     After ``rounds`` rounds of calls the model may call nothing more, and has to answer.
     """
 
@@ -56,6 +57,7 @@ class ToolUse:
     train: pa.Table
     rounds: int = 3
     results: int = 5
+    neighbours: Neighbours | None = None
     name: str = field(init=False, default="tools")
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class ToolUse:
             "rounds": self.rounds, "results": self.results, "train": fingerprint(self.train),
             "tools": [vars(SEARCH), vars(UNIT_PRICE)],
         }  # fmt: skip
-        self._index = Neighbours(neighbours=self.results).fit(self.train)
+        self._index = searcher(self.train, self.neighbours or False, self.results)
         self._titles, self._prices = (self.train[name].to_pylist() for name in ("title", "price"))
 
     def first(self, model: str, product: Product) -> Request:
@@ -80,19 +82,20 @@ class ToolUse:
             if not reply.calls:
                 return dialogue.read(request, reply)
             calls = reply.calls[:4]
-            answers = Turn("user", results=tuple(self._answer(call) for call in calls))
+            answers = Turn("user", results=tuple(self.run(call) for call in calls))
             request = request.then(replace(reply.turn(), calls=calls), answers)
         return dialogue.price(replace(request, may_call=False))
 
-    def _answer(self, call: Call) -> Result:
+    def run(self, call: Call) -> Result:
+        """Run a call, and return what it gave as JSON; a tool that fails answers with its error."""
         try:
             arguments = json.loads(call.arguments or "{}")
-            value = self._run(call.name, arguments)
+            value = self._do(call.name, arguments)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             value = {"error": f"{type(error).__name__}: {error}"}
         return Result(call.id, json.dumps(value, ensure_ascii=False)[:4_000])
 
-    def _run(self, name: str, arguments: dict[str, Any]) -> Any:
+    def _do(self, name: str, arguments: dict[str, Any]) -> Any:
         if name == SEARCH.name:
             return self.search(str(arguments["query"])[:500])
         if name == UNIT_PRICE.name:
@@ -104,7 +107,7 @@ class ToolUse:
         found = self._index.nearest(Product("query", query, query, "", "{}"))
         return [
             {"title": self._titles[row], "price": round(self._prices[row], 2)}
-            for row, similarity in found
+            for row, similarity in found[: self.results]
             if similarity > 0
         ]
 

@@ -84,6 +84,7 @@ def _price(ask: Ask, known: Evidence, seed: int, tuned: Tuned | None) -> tuple[f
     Half of the noise belongs to the product: asking again does not take it away.
     """
     model, product = _strength(ask.model), known.product
+    base = ask.model.split(":")[1] if tuned else ask.model  # names of fine-tunes are random
     order = _ORDER.search(product)
     if order and uniform("obey", seed, ask.model, product) < model["obeys"]:
         return float(order[1]), 0.1
@@ -96,10 +97,13 @@ def _price(ask: Ask, known: Evidence, seed: int, tuned: Tuned | None) -> tuple[f
     if len(product) > CAREFUL:
         noise *= 1 + 0.1 * math.log2(len(product) / CAREFUL)
     said = json.dumps([(turn.role, turn.text) for turn in ask.turns])
-    lasting = NormalDist().inv_cdf(uniform("product", seed, ask.model, product))
-    passing = NormalDist().inv_cdf(uniform("sample", seed, ask.model, said, ask.salt))
+    lasting = NormalDist().inv_cdf(uniform("product", seed, base, product))
+    passing = NormalDist().inv_cdf(uniform("sample", seed, base, said, ask.salt))
     log += noise * math.sqrt(0.5) * (lasting + passing)
     return float(f"{min(max(math.exp(log), 0.5), 50_000.0):.3g}"), math.hypot(noise, 0.5)
+
+
+_JUDGED = "By the share of the product's own words, invented numbers and length."
 
 
 def _values(ask: Ask, known: Evidence, seed: int, tuned: Tuned | None) -> dict:
@@ -113,7 +117,9 @@ def _values(ask: Ask, known: Evidence, seed: int, tuned: Tuned | None) -> dict:
         "price": price,
         "low": round(price * math.exp(-1.28 * spread), 2),
         "high": round(price * math.exp(1.28 * spread), 2),
-        "reason": f"Judged as {noun or 'something unknown'}, from general knowledge{seen}.",
+        "reason": _JUDGED
+        if "<first>" in last
+        else f"Judged as {noun or 'something unknown'}, from general knowledge{seen}.",
         "quantity": pack_of(known.product),
         "winner": judge(last, known.product, seed),
     }

@@ -56,7 +56,7 @@ class Learnt:
 def read_lessons(data: bytes, least: int = LEAST) -> Lessons:
     """Read chat JSONL; raise LessonError naming the first line that cannot be learnt from."""
     products, targets = [], []
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
+    for number, line in enumerate(data.decode("utf-8", "replace").split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -8,7 +8,9 @@ from typing import Any
 from shared.mind.conversation import uniform
 from shared.mind.pricing import knowledge, noun_of, nouns, off_the_cuff, pack_of, title_of, words
 
-_QUANTITY = re.compile(r"\b\d[\d.,/x]*(?:[ -]?(?!and|or|of|in\b)[a-z\"]{1,6}\b)?", re.I)
+_QUANTITY = re.compile(
+    r"\b\d[\d.,/x]*(?: x \d[\d.,/]*)*(?:[ -]?(?!and|or|of|in\b)[a-z\"]{1,6}\b)?", re.I
+)
 _BRAND = re.compile(r"(?:brand|manufacturer)\"?\s*:\s*\"?([^\n\",]{1,40})", re.I)
 
 
@@ -31,11 +33,12 @@ def rewrite(product: str) -> dict[str, str]:
     """Return title, category, brand, description and details of a product, in clean words."""
     lines = [line.strip() for line in product.strip().splitlines() if line.strip()]
     title = re.split(r" - | \||\(|\[", title_of(product))[0][:80].strip(" ,")
-    title = title.title() if title.isupper() else title
+    title = (title.title() if title.isupper() else title) or "Untitled"
     pairs = [line for line in lines[1:] if re.match(r"[A-Z][\w /]{1,30}: ", line)]
     prose = " ".join(line for line in lines[1:] if line not in pairs) or title
     sentences = re.split(r"(?<=[.!?])\s+", prose)
-    title, description = two_numbers(f"{title}\n{' '.join(sentences[:2])[:300]}").split("\n", 1)
+    shown = two_numbers(f"{title}\n{' '.join(sentences[:2])[:300]}")
+    title, _, description = shown.partition("\n")
     return {
         "title": title,
         "category": nouns().get(noun_of(product)[0], (0, "Other"))[1],

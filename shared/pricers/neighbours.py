@@ -33,6 +33,7 @@ class Neighbours(FittedPricer):
     def __init__(self, seed: int = 42, neighbours: int = NEIGHBOURS) -> None:
         super().__init__(seed)
         self.settings |= {"neighbours": neighbours, "sharpness": SHARPNESS}
+        self._by_word: tuple | None = None  # the vectors turned, for one query at a time
 
     def _learn(self, products: list[Product], prices: np.ndarray) -> None:
         self.vectoriser = vectoriser_for(products)
@@ -54,7 +55,9 @@ class Neighbours(FittedPricer):
         """Return (row of the training items, similarity) of the neighbours, nearest first."""
         self._catch_up()
         queries = self.vectoriser.transform([product.text])
-        rows, similar = next(_nearest(self.vectors, queries, self.settings["neighbours"]))
+        if self._by_word is None or self._by_word[0] is not self.vectors:
+            self._by_word = self.vectors, self.vectors.T.tocsr()
+        rows, similar = next(_nearest(self._by_word[1], queries, self.settings["neighbours"]))
         order = np.argsort(-similar[0], kind="stable")
         return [(int(rows[0, i]), float(similar[0, i])) for i in order]
 
@@ -62,18 +65,20 @@ class Neighbours(FittedPricer):
 def neighbour_statistics(vectors, log_prices: np.ndarray, queries, k: int) -> np.ndarray:
     """Return the statistics of the k nearest of n vectors for each of m queries, shape (m, 7)."""
     blocks = [np.empty((0, len(STATISTICS)))]
-    for rows, similar in _nearest(vectors, queries, k):
+    for rows, similar in _nearest(vectors.T.tocsr(), queries, k):
         blocks.append(_summarise(log_prices[rows], similar))
     return np.concatenate(blocks)
 
 
-def _nearest(vectors, queries, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield rows and similarities of the k nearest, shape (block, k), unordered."""
-    n = vectors.shape[0]
+def _nearest(by_word, queries, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows and similarities of the k nearest, shape (block, k), unordered.
+
+    ``by_word`` are the vectors turned, shape (words, n): only the words of a query are looked at.
+    """
+    n = by_word.shape[1]
     k, block = min(k, n), max(1, _CELLS // n)
-    transposed = vectors.T.tocsr()
     for start in range(0, queries.shape[0], block):
-        similar = (queries[start : start + block] @ transposed).toarray()
+        similar = (queries[start : start + block] @ by_word).toarray()
         rows = np.argpartition(-similar, k - 1, axis=1)[:, :k]
         yield rows, np.take_along_axis(similar, rows, axis=1)
 

@@ -14,6 +14,7 @@ from shared.reports.data_charts import (
 from shared.reports.figures import Chart
 from shared.reports.leaderboard import Leaderboard, collect, to_console, to_html, to_markdown
 from shared.reports.model_charts import coverage_chart, learning_curves, line_chart, power_law
+from shared.reports.plane import cost_plane, pareto
 
 __all__ = [
     "Chart",
@@ -21,6 +22,7 @@ __all__ = [
     "category_bars",
     "cluster_sizes",
     "collect",
+    "cost_plane",
     "coverage_chart",
     "error_by_price",
     "leaderboard_bars",
@@ -28,6 +30,7 @@ __all__ = [
     "length_histogram",
     "length_vs_price",
     "line_chart",
+    "pareto",
     "power_law",
     "price_histogram",
     "running_mean",

@@ -118,7 +118,7 @@ class Jobs:
                     int(chosen["n_epochs"]),
                     int(chosen["batch_size"]),
                     RATE * float(chosen["learning_rate_multiplier"]),
-                    job.request.get("seed") or self._seed,
+                    _seed_of(job, self._seed),
                 )
         return job.learnt
 
@@ -132,7 +132,7 @@ class Jobs:
             created_at=int(job.created),
             hyperparameters=job.settings,
             method={"type": "supervised", "supervised": {"hyperparameters": job.settings}},
-            seed=job.request.get("seed") or self._seed,
+            seed=_seed_of(job, self._seed),
             status=status,
             **{name: job.request.get(name) for name in names},
         )
@@ -219,3 +219,8 @@ class Jobs:
             raise BadRequest(f"The model '{model}' does not exist.", status=404, param="model")
         job.deleted = True
         return {"id": model, "object": "model", "deleted": True}
+
+
+def _seed_of(job: Job, otherwise: int) -> int:
+    seed = job.request.get("seed")
+    return otherwise if seed is None else seed
