@@ -5,6 +5,7 @@ import re
 import warnings
 from dataclasses import asdict
 from itertools import pairwise
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -12,8 +13,10 @@ import pyarrow as pa
 import pytest
 from matplotlib.image import imread
 
+from shared.data.schema import PREDICTION
 from shared.evaluation import Estimates, evaluate
-from shared.reports import charts, data_charts, model_charts
+from shared.evaluation.predictions import with_label
+from shared.reports import charts, cost_plane, data_charts, loss_curve, model_charts, pareto
 from shared.reports.figures import DARK, LIGHT, Chart, contrast
 
 PRICES = np.round(np.random.default_rng(2).lognormal(4, 1, 200), 2)
@@ -220,3 +223,51 @@ def test_coverage_is_said_beside_what_was_promised():
     assert "all 50.0%" in alt
     with pytest.raises(ValueError, match="no intervals"):
         model_charts.coverage_chart(predictions())
+
+
+# Error against what it costs
+
+
+def priced_at(pricer: str, error: float, cost: float, label: str = "") -> pa.Table:
+    rows = [
+        {"pricer": pricer, "item_id": str(i), "price_true": 100.0, "price_estimate": 100.0 + error,
+         "cost_usd": cost, "seconds": 0.5 if i else None}
+        for i in range(5)
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, pa.schema(PREDICTION))
+    return with_label(table, label)
+
+
+def test_the_pareto_line_holds_what_nothing_beats_in_both():
+    assert pareto([(1, 9), (2, 5), (3, 5), (4, 2), (2, 7)]) == [0, 1, 3]
+    assert pareto([(1, 1), (1, 1)]) == [0]
+
+
+def test_the_cost_plane_says_what_is_worth_its_cost():
+    tables = [
+        priced_at("luna, plain", 30, 0.001, "stand-in"),
+        priced_at("luna, dear and bad", 40, 0.01, "stand-in"),
+        priced_at("luna, dear and good", 10, 0.02, "stand-in"),
+        priced_at("luna, free", 5, 0.0, "stand-in"),  # has no place on a log axis
+    ]
+    chart = cost_plane(tables)
+    assert chart.alt.startswith("luna (stand-in): 2 of 3 are worth their cost")
+    assert "luna, plain (stand-in) $30.00 at 1" in chart.alt
+    line = chart.alt.split("Pareto line: ")[1]
+    assert "bad" not in line
+    assert "good" in line
+    assert "dear and good" in chart.svg()
+    assert "0.5" in cost_plane(tables, against="seconds").alt
+    with pytest.raises(ValueError, match="cost"):
+        cost_plane(tables[3:])
+
+
+def test_a_loss_curve_names_the_lowest_validation_loss():
+    def step(i, train, held=None):
+        return SimpleNamespace(step=i, train_loss=train, validation_loss=held)
+
+    chart = loss_curve([step(1, 2.0), step(2, 1.0, 1.5), step(3, 0.5, 1.2), step(4, 0.1, 1.4)])
+    assert "validation loss lowest, 1.2, at step 3" in chart.alt
+    assert "validation" not in loss_curve([step(1, 2.0)]).alt
+    with pytest.raises(ValueError, match="no step"):
+        loss_curve([])

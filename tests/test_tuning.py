@@ -26,6 +26,7 @@ from shared.frontier.connection import Connection
 from shared.frontier.models import find_model
 from shared.frontier.pricer import FrontierPricer
 from shared.frontier.secrets import Secret
+from shared.frontier.techniques import MOST_CHARS
 from shared.pipeline import course_items
 from shared.prompts import SYSTEM, answer, question
 from shared.settings import Settings
@@ -273,13 +274,21 @@ def test_from_upload_to_a_tuned_model_that_is_asked_by_name(base, files, items, 
     )
     assert len(tuner.checkpoints()) == 3
 
-    test = items.table("test").slice(0, 60)
+    test = learnt_from(files[0], items)  # what it was taught, it must have learnt
     asked = FrontierPricer(base, AsTaught(), progress=False)
     tuned = FrontierPricer(tuned_connection(base, model, cap=5), AsTaught(), progress=False)
     found = evaluate(tuned, test, progress=False)
     assert not any(found.predictions["error"].to_pylist())
     assert found.manifest["label"] == "stand-in"
     assert error_of(found) < error_of(evaluate(asked, test, progress=False))
+
+
+def learnt_from(path, items):
+    """Return the training items whose texts are in a file of examples."""
+    lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    texts = {text_of(line["messages"][1]["content"]) for line in lines}
+    train = items.table("train")
+    return train.filter(pa.array([t[:MOST_CHARS] in texts for t in train["text"].to_pylist()]))
 
 
 def error_of(found) -> float:

@@ -91,7 +91,7 @@ def _price(ask: Ask, known: Evidence, seed: int, tuned: Tuned | None) -> tuple[f
     log, trust = estimate(known)
     noise = model["noise"] * (1 - 0.5 * trust)
     if tuned is not None:
-        log, noise = log + tuned(product), noise * 0.4
+        log += tuned(product)  # what was learnt, and nothing else: it scatters as before
     if any("<notes>" in turn.text for turn in ask.turns):
         noise *= 0.8
     if len(product) > CAREFUL:

@@ -13,7 +13,13 @@ from shared.reports.data_charts import (
 )
 from shared.reports.figures import Chart
 from shared.reports.leaderboard import Leaderboard, collect, to_console, to_html, to_markdown
-from shared.reports.model_charts import coverage_chart, learning_curves, line_chart, power_law
+from shared.reports.model_charts import (
+    coverage_chart,
+    learning_curves,
+    line_chart,
+    loss_curve,
+    power_law,
+)
 from shared.reports.plane import cost_plane, pareto
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
     "length_histogram",
     "length_vs_price",
     "line_chart",
+    "loss_curve",
     "pareto",
     "power_law",
     "price_histogram",

@@ -139,6 +139,31 @@ def line_chart(
     return Chart(draw, alt)
 
 
+def loss_curve(steps: Sequence[Any]) -> Chart:
+    """Training and validation loss by step; ``steps`` have step, train_loss, validation_loss."""
+    train = [(s.step, s.train_loss) for s in steps if s.train_loss is not None]
+    held = [(s.step, s.validation_loss) for s in steps if s.validation_loss is not None]
+    if not train:
+        raise ValueError("no step has a loss yet: wait for the first one")
+    best = min(held, key=lambda point: point[1], default=None)
+    title = f"Loss over {train[-1][0]:,} steps, {train[0][1]:.3g} to {train[-1][1]:.3g}"
+    alt = f"{title}. Training loss from {train[0][1]:.4g} to {train[-1][1]:.4g}"
+    if best:
+        alt += f"; validation loss lowest, {best[1]:.4g}, at step {best[0]:,}"
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = canvas(theme, title, "step", "loss", 3.6)
+        axes.plot(*zip(*train, strict=True), color=theme.plain, linewidth=1, label="training")
+        if best:
+            axes.plot(*zip(*held, strict=True), "--", color=theme.good, linewidth=2,
+                      label="validation")  # fmt: skip
+            axes.plot(*best, "o", color=theme.bad, label=f"lowest, at step {best[0]:,}")
+        legend(axes, theme, loc="upper right")
+        return figure
+
+    return Chart(draw, f"{alt}.")
+
+
 def _by_pricer(curve: pa.Table) -> dict[str, list[dict]]:
     lines: dict[str, list[dict]] = {}
     for row in curve.to_pylist():
