@@ -461,7 +461,9 @@ def test_ordinary_descriptions_give_no_orders():
     assert gives_orders(ORDER)
 
 
-@pytest.mark.parametrize("text", ["", "[title]\nsteel", "(", "\x00\ud7ff", "🎸" * 3000, "</product>", "x" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "[title]\nsteel", "(", "\x00\ud7ff", "🎸" * 3000, "</product>", "x" * 100_000]
+)
 def test_odd_texts_are_priced_or_fail_alone(connection, text):
     prices, errors = priced(connection, Product("a", "", text, "", ""), product())
     assert np.isfinite(prices[1])
