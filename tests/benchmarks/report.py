@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 
+CONCURRENCY = 32
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 _BLOCK = re.compile(r"(<!-- benchmarks: [^>]*-->\n).*?(<!-- end of benchmarks -->)", re.DOTALL)
@@ -21,6 +22,7 @@ def with_figures(readme: str, results: Path = RESULTS) -> str:
     parts = [
         ladder(_read(results / "ladder-records.json")),
         curation(_read(results / "curation.json")),
+        calls(_read(results / "frontier.json")),
     ]
     text = "\n" + "\n".join(parts) + "\n"
     return _BLOCK.sub(lambda block: block[1] + text + block[2], readme)
@@ -63,6 +65,20 @@ def curation(found: dict) -> str:
         f"{found['date']} on {hardware['cores']} cores of {hardware['cpu']}."
     )
     return "\n".join([*lines, "", note, ""])
+
+
+def calls(found: dict) -> str:
+    """Return in a sentence what many calls at a time buy."""
+    one, *_, most = found["runs"]
+    lost = sum(run["failed"] for run in found["runs"])
+    usual = next(run for run in found["runs"] if run["concurrency"] == CONCURRENCY)
+    return (
+        f"Asking a language model about {found['items']} products, on a server that takes "
+        f"{found['latency_seconds']:g} s for each answer: {one['seconds']:.0f} s one after the "
+        f"other, {usual['seconds']:.1f} s with {CONCURRENCY} calls at a time (the default, "
+        f"{usual['ratio']:.0f} times as fast), {most['seconds']:.1f} s with "
+        f"{most['concurrency']}. Measured {found['date']}; {lost} estimates failed.\n"
+    )
 
 
 def _read(path: Path) -> dict:
