@@ -16,7 +16,15 @@ from matplotlib.image import imread
 from shared.data.schema import PREDICTION
 from shared.evaluation import Estimates, evaluate
 from shared.evaluation.predictions import with_label
-from shared.reports import charts, cost_plane, data_charts, loss_curve, model_charts, pareto
+from shared.reports import (
+    charts,
+    cost_plane,
+    data_charts,
+    live_loss,
+    loss_curve,
+    model_charts,
+    pareto,
+)
 from shared.reports.figures import DARK, LIGHT, Chart, contrast
 
 PRICES = np.round(np.random.default_rng(2).lognormal(4, 1, 200), 2)
@@ -271,3 +279,8 @@ def test_a_loss_curve_names_the_lowest_validation_loss():
     assert "validation" not in loss_curve([step(1, 2.0)]).alt
     with pytest.raises(ValueError, match="no step"):
         loss_curve([])
+
+
+def test_outside_of_a_notebook_a_live_curve_only_collects():
+    steps = [SimpleNamespace(step=i, train_loss=1.0 / i, validation_loss=None) for i in (1, 2)]
+    assert live_loss(iter(steps)) == steps

@@ -248,6 +248,9 @@ def test_a_planted_key_shows_up_nowhere(tmp_path, monkeypatch, caplog):
                 found.ask(simple(found, "b"))
             seen = [str(error.value), repr(found.__dict__), found.summary(), caplog.text]
         assert key not in json.dumps(local.server.calls, default=str)
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("c.sqlite*"))
+    assert b"your key is ***" in stored
+    assert key.encode() not in stored
     assert error.value.__cause__ is None
     assert all(key not in text for text in seen)
     assert redact(f"x {key} y") == "x *** y"

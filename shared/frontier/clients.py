@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from shared.frontier import anthropic_wire, openai_wire
 from shared.frontier.messages import Reply, Request
-from shared.frontier.secrets import Secret, redact
+from shared.frontier.secrets import Secret, redact, without_keys
 
 RETRIES = 6
 """How often an SDK tries again after 408, 409, 429, 5xx and lost connections; it waits as long as
@@ -94,7 +94,7 @@ def _asked(create: Callable[..., Any], body: dict, read: Callable[[dict], Reply]
         reply = read(answer.to_dict())
     except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
         raise CallError(f"the server's answer has not the shape agreed on ({error!r})") from None
-    return replace(reply, seconds=time.perf_counter() - start)
+    return replace(reply, text=without_keys(reply.text), seconds=time.perf_counter() - start)
 
 
 def explained(error: Exception) -> CallError:

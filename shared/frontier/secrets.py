@@ -43,10 +43,15 @@ def get_secret(name: str) -> Secret | None:
 
 def redact(text: str) -> str:
     """Return a text without any key: the ones read in this process, and all that look like one."""
+    return _LOOKS_LIKE_A_KEY.sub("***", without_keys(text))
+
+
+def without_keys(text: str) -> str:
+    """Return a text without the keys read in this process; what a model wrote may look like one."""
     for value in _known:
         if len(value) >= 6:
             text = text.replace(value, "***")
-    return _LOOKS_LIKE_A_KEY.sub("***", text)
+    return text
 
 
 def _from_colab(name: str) -> str:

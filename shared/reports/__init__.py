@@ -13,6 +13,7 @@ from shared.reports.data_charts import (
 )
 from shared.reports.figures import Chart
 from shared.reports.leaderboard import Leaderboard, collect, to_console, to_html, to_markdown
+from shared.reports.live import live_loss
 from shared.reports.model_charts import (
     coverage_chart,
     learning_curves,
@@ -36,6 +37,7 @@ __all__ = [
     "length_histogram",
     "length_vs_price",
     "line_chart",
+    "live_loss",
     "loss_curve",
     "pareto",
     "power_law",
