@@ -73,7 +73,10 @@ class Connection:
         with self._lock:
             same = self._same.setdefault(key, threading.Lock())
         with same if self.cache is not None else contextlib.nullcontext():
-            return self._answer(request, key)
+            try:
+                return self._answer(request, key)
+            finally:
+                self._same.pop(key, None)  # whoever comes now finds the answer stored
 
     def _answer(self, request: Request, key: str) -> Reply:
         if found := self._stored(key):
