@@ -103,6 +103,8 @@ def test_the_same_model_twice_is_no_change(small):
     assert not found.changed
     assert (found.error, found.level, found.moved, found.p) == (0, 0, 0, 1)
     assert str(found).startswith("no change found (p = 1.000")
+    assert found.models == (NAME, NAME)
+    assert "answered before" not in str(found)
 
 
 def test_a_worse_model_under_the_same_name_is_found(watched):
@@ -138,6 +140,17 @@ def test_a_model_as_good_under_the_same_name_moves_answers_but_not_errors(items,
     found = canary.compare(*runs)
     assert found.moved > 10
     assert not found.changed
+
+
+def test_another_name_in_the_answers_is_said():
+    true = np.linspace(10, 500, 50)
+    before, after = (
+        predictions(true, true * 1.1).append_column("model", pa.array([name] * 50))
+        for name in ("gpt-6-luna-2026-06-01", "gpt-6-luna-2026-11-01")
+    )
+    found = change(before, after)
+    assert not found.changed
+    assert "gpt-6-luna-2026-06-01 answered before, gpt-6-luna-2026-11-01 now" in str(found)
 
 
 def test_a_cache_is_refused(items, tmp_path):

@@ -106,7 +106,7 @@ def test_the_stored_columns_are_the_contract_then_category_and_tokens():
     schema = run(always_42).predictions.schema
     assert schema.names[: len(PREDICTION)] == PREDICTION.names
     assert schema.names[len(PREDICTION) :] == [
-        "category", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens",
+        "category", "input_tokens", "cached_tokens", "output_tokens", "reasoning_tokens", "model",
     ]  # fmt: skip
     assert all(schema.field(f.name).type == f.type for f in PREDICTION)
 

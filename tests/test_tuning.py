@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +317,20 @@ def test_a_restart_goes_on_with_the_same_job(base, files, tmp_path):
         tuner_of(base, tmp_path).create(base=BASE, epochs=2, cap=20)
     with pytest.raises(TunerError, match="other files"):
         tuner_of(base, tmp_path).upload(files[0])
+
+
+def test_two_at_once_in_one_folder_start_one_job(base, files, tmp_path):
+    jobs, held = jobs_at(base), files_at(base.client.sdk)
+
+    def start(_: int) -> str:
+        tuner = tuner_of(base, tmp_path)
+        tuner.upload(*files)
+        return tuner.create(base=BASE, epochs=1, cap=20)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(start, range(4)))) == 1
+    assert jobs_at(base) == jobs + 1
+    assert files_at(base.client.sdk) == held + 2
 
 
 def test_a_job_whose_answer_was_lost_is_found_again(base, files, tmp_path):

@@ -175,6 +175,7 @@ def _batch_table(name: str, items: pa.Table, estimates: Estimates) -> pa.Table:
     columns += [pa.array(estimates.error, pa.string()), items["category"]]
     usage = estimates.usage or [{}] * len(items)
     columns += [pa.array([used.get(t) for used in usage], pa.int64()) for t in TOKENS]
+    columns += [pa.array([used.get("model") or None for used in usage], pa.string())]
     return pa.table(columns, schema=CONTRACT)
 
 

@@ -14,11 +14,17 @@ from shared.data.schema import PREDICTION
 
 STAND_IN = "stand-in"
 TOKENS = ("input", "cached", "output", "reasoning")
-EXTRA = pa.schema([("category", pa.string()), *((f"{t}_tokens", pa.int64()) for t in TOKENS)])
+EXTRA = pa.schema(
+    [
+        ("category", pa.string()),
+        *((f"{t}_tokens", pa.int64()) for t in TOKENS),
+        ("model", pa.string()),
+    ]
+)
 CONTRACT = pa.schema([*PREDICTION, *EXTRA])
 """What is stored: the columns of ``PREDICTION``, then the product's category and the tokens that
-pricing it took (``cached`` are part of ``input``, ``reasoning`` of ``output``); these may be null,
-and be missing in a file of somebody else."""
+pricing it took (``cached`` are part of ``input``, ``reasoning`` of ``output``), and by which name a
+model answered. These may be null, and be missing in a file of somebody else."""
 
 
 @dataclass(frozen=True)

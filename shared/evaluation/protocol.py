@@ -17,8 +17,8 @@ class Estimates:
 
     ``price`` is a float array in dollars, NaN where the pricer failed; ``error`` then says why.
     ``low`` and ``high`` bound an interval, ``seconds`` and ``cost_usd`` are per product, and so
-    is ``usage``: the tokens by the names of TOKENS. Each is None where the pricer does not
-    report it.
+    is ``usage``: the tokens by the names of TOKENS, and ``model``, by which name the model
+    answered. Each is None where the pricer does not report it.
     """
 
     price: np.ndarray
@@ -27,7 +27,7 @@ class Estimates:
     high: np.ndarray | None = None
     seconds: np.ndarray | None = None
     cost_usd: np.ndarray | None = None
-    usage: Sequence[Mapping[str, int]] | None = None
+    usage: Sequence[Mapping[str, int | str]] | None = None
 
     def __post_init__(self) -> None:
         """Turn lists into arrays, give every failure a reason, and check the lengths."""

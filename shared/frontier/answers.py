@@ -30,7 +30,10 @@ PRICE_SCHEMA = {
 
 @dataclass
 class Guess:
-    """One product's estimate in dollars and what it took; ``price`` NaN with an ``error``."""
+    """One product's estimate in dollars and what it took; ``price`` NaN with an ``error``.
+
+    ``model`` is the name under which the vendor answered: more exact than the one asked for.
+    """
 
     price: float = math.nan
     low: float = math.nan
@@ -39,6 +42,7 @@ class Guess:
     usage: Usage = field(default_factory=Usage)
     cost_usd: float = 0.0
     seconds: float = 0.0
+    model: str = ""
 
 
 class Dialogue:
@@ -75,6 +79,7 @@ class Dialogue:
         guess.usage = sum((reply.usage for reply in self.replies), Usage())
         guess.cost_usd = sum(reply.cost_usd or 0.0 for reply in self.replies)
         guess.seconds = sum(reply.seconds for reply in self.replies)
+        guess.model = self.replies[-1].model if self.replies else ""
         return guess
 
 
@@ -113,7 +118,7 @@ def to_estimates(guesses: Sequence[Guess]) -> Estimates:
         columns["low"] = columns["high"] = None
     return Estimates(
         error=[guess.error for guess in guesses],
-        usage=[vars(guess.usage) for guess in guesses],
+        usage=[vars(guess.usage) | {"model": guess.model} for guess in guesses],
         **columns,
     )
 

@@ -20,7 +20,7 @@ from shared.evaluation import compare, evaluate, holm
 from shared.evaluation.bootstrap import CHUNK, mean_intervals
 from shared.evaluation.compare import p_text
 from shared.evaluation.inputs import item_table
-from shared.evaluation.predictions import scored
+from shared.evaluation.predictions import read_predictions, scored
 from shared.evaluation.store import file_stem, load
 from shared.frontier.pricer import FrontierPricer
 
@@ -39,6 +39,7 @@ class Change:
     log error |ln(estimate / price)|, and ``level``, that of the answers' geometric mean.
     ``moved`` is the median percentage by which an answer moved: luck or change, it does not say.
     ``p`` is the smaller of the two paired tests' p-values after Holm. ``failed`` were left out.
+    ``models``: the names under which the model answered, before and after.
     """
 
     n: int
@@ -52,6 +53,7 @@ class Change:
     p_level: float
     p: float
     alpha: float = ALPHA
+    models: tuple[str, str] = ("", "")
 
     @property
     def changed(self) -> bool:
@@ -60,10 +62,12 @@ class Change:
 
     def __str__(self) -> str:
         ends = [f"[{a:+.1f} to {b:+.1f}]" for a, b in (self.error_interval, self.level_interval)]
+        renamed = "; the vendor says it: {} answered before, {} now".format(*self.models)
         return (
             f"{'CHANGED' if self.changed else 'no change found'} ({p_text(self.p)}, {self.n:,} "
             f"products, {self.failed:,} failed): error {self.error:+.1f} % {ends[0]}, "
             f"level {self.level:+.1f} % {ends[1]}, median answer moved by {self.moved:.1f} %"
+            f"{renamed if self.models[0] != self.models[1] else ''}"
         )
 
 
@@ -176,7 +180,14 @@ def change(before: pa.Table, after: pa.Table, alpha: float = ALPHA) -> Change:
     typical = float(np.median(np.abs(np.expm1(moved)))) * 100 if len(moved) else float("nan")
     figures = [(float(v[0]), tuple(map(float, e[0]))) for v, e in ((error, ends), (level, levels))]
     tests = p_error, p_level, min(holm([p_error, p_level]))
-    return Change(len(moved), int((~both).sum()), *figures[0], *figures[1], typical, *tests, alpha)
+    names = (_models(before), _models(after))
+    failed = int((~both).sum())
+    return Change(len(moved), failed, *figures[0], *figures[1], typical, *tests, alpha, names)
+
+
+def _models(predictions: pa.Table) -> str:
+    names = read_predictions(predictions)["model"].unique().to_pylist()
+    return ", ".join(sorted(filter(None, names)))
 
 
 def _logs(predictions: pa.Table) -> np.ndarray:

@@ -51,11 +51,12 @@ class OpenAITuner:
 
     def upload(self, train_path: Path, validation_path: Path | None = None) -> None:
         """Check and upload the files; what the vendor has already is not sent again."""
-        for use, path in self._notes.take_files(train_path, validation_path).items():
-            if not self._notes.read().get(use):
-                data = (f"{use}.jsonl", path.read_bytes())
-                file = self._call(self._sdk.files.create, file=data, purpose="fine-tune")
-                self._notes.write(**{use: file.id})
+        with self._notes.alone():
+            for use, path in self._notes.take_files(train_path, validation_path).items():
+                if not self._notes.read().get(use):
+                    data = (f"{use}.jsonl", path.read_bytes())
+                    file = self._call(self._sdk.files.create, file=data, purpose="fine-tune")
+                    self._notes.write(**{use: file.id})
 
     def estimate(self, epochs: int = 3) -> float:
         """Return about how many dollars the job will cost; the vendor counts tokens exactly."""
@@ -74,15 +75,16 @@ class OpenAITuner:
         if not find_model(base).fine_tuning or epochs < 1 or len(suffix) > 64:
             raise TunerError(f"{base}, {epochs} epochs, suffix {suffix!r}: cannot be tuned so")
         request = {"base": base, "epochs": epochs, "seed": seed, "suffix": suffix}
-        if job := self._notes.same_job(request):
-            return job
-        self._notes.need("training", "upload files first")
-        dollars = self.estimate(epochs)
-        print(f"Fine-tuning {base}: about ${dollars:.2f}, cap ${cap:.2f}")
-        if not dollars <= cap:
-            raise TunerError(f"the job may cost ${dollars:.2f}, more than cap={cap:g} dollars")
-        job = self._found_job() or self._created(request)
-        self._notes.write(job=job, request=request, creating=None)
+        with self._notes.alone():
+            if job := self._notes.same_job(request):
+                return job
+            self._notes.need("training", "upload files first")
+            dollars = self.estimate(epochs)
+            print(f"Fine-tuning {base}: about ${dollars:.2f}, cap ${cap:.2f}")
+            if not dollars <= cap:
+                raise TunerError(f"the job may cost ${dollars:.2f}, more than cap={cap:g} dollars")
+            job = self._found_job() or self._created(request)
+            self._notes.write(job=job, request=request, creating=None)
         return job
 
     def follow(self, *, progress: bool = True) -> Iterator[Step]:

@@ -6,11 +6,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shared.data.storage import write_json
 from shared.frontier.secrets import redact
 from shared.tuning.jsonl import LEAST, digest, validate
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 OVER = ("succeeded", "failed", "cancelled")
 """The statuses of a job that will not change any more."""
@@ -95,6 +98,16 @@ class Notes:
         """Change some values; None forgets one."""
         found = self.read() | values
         write_json({name: v for name, v in found.items() if v is not None}, self.path)
+
+    def alone(self) -> FileLock:
+        """Return a lock on the folder: of two processes that start one job, the second one waits.
+
+        It is gone with the process that holds it.
+        """
+        from filelock import FileLock
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "tuner.lock")
 
     def need(self, name: str, remedy: str) -> Any:
         """Return a value that must be there, or raise TunerError with the remedy."""
