@@ -7,6 +7,9 @@ was taught and what it is asked are the same to the letter.
 from __future__ import annotations
 
 import re
+from decimal import Decimal
+from itertools import pairwise
+from numbers import Real
 
 SYSTEM = (
     "You estimate what products cost when they are new, in US dollars. The text between <product> "
@@ -16,6 +19,8 @@ QUESTION = "How much does this cost, in US dollars?"
 
 LARGEST = 100_000.0
 """Dollars. Nothing in this course costs more; a larger answer is a slip, not an estimate."""
+LONGEST = 2_000
+"""Characters of an answer. A longer one is not cut, since that could go through the price."""
 
 
 def question(text: str) -> str:
@@ -38,42 +43,78 @@ class NotAPrice(ValueError):
     """A text that holds no single price in dollars; the message says why."""
 
 
-_DIGITS = r"\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+"
-_SUM = re.compile(
-    rf"(?P<sign>[-−–]\s*)?(?:(?P<dollar>(?:\b(?:USD|US)\s?)?\$|\bUSD)\s*)?(?P<minus>[-−]\s*)?"
-    rf"(?P<digits>{_DIGITS})(?P<exponent>[eE][+-]?\d+)?(?P<scale>\s?(?:k|thousand|million)\b)?"
-    rf"(?P<after>\s*(?:USD|US dollars?|dollars?|bucks)\b)?",
-    re.IGNORECASE,
+_PLAIN = str.maketrans("‐‑‒–−’＄", "-----'$", "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff")
+_CODES = (
+    "AED|ARS|AUD|BGN|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|DOP|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|ISK|JPY|"
+    "KES|KRW|MXN|MYR|NGN|NOK|NZD|PHP|PKR|PLN|RMB|RUB|SAR|SEK|SGD|THB|TWD|UAH|UYU|VND|ZAR"
 )
+_LANDS = r"(?:canad|austral|aussie|new\ zea|hong\ k|singap|taiwan|mexic|jamaic|caribb|fiji)\w*"
 _FOREIGN = re.compile(
-    r"[€£¥₹₽₩]|\b(?:EUR|GBP|JPY|CNY|INR|CAD|AUD|CHF|euros?|pounds? sterling|rupees?|yen|yuan)\b|"
-    r"\b(?:CA|AU|NZ|HK|C|A)\$",
-    re.IGNORECASE,
+    rf"[¢-¥֏؋৲৳฿៛₠-\u20cf﷼] | (?<![^\W\d_])(?:{_CODES})(?![^\W\d_]) | \bRs\.?\ ?\d | \bpesos?\b"
+    r"| (?<=[^\W\d_])(?<!\bUS)(?<!\bUSD)\$ | (?-i:\b(?:CA|AU|NZ|HK|NT)\ \$)"  # C$20
+    r"| \d\ ?(?:euros?|pounds?\ sterling|rupees?|yen|yuan|francs?|kron(?:a|e|er|or)|cents?)\b"
+    rf"| \d\ ?\(?(?-i:CA|CDN|AU|NZ|HK|NT)\b | (?:\d|dollars?)\ ?\(?{_LANDS}"
+    rf"| \b{_LANDS}\ (?:dollars?\b|money|currency|\$)",
+    re.VERBOSE | re.IGNORECASE,
 )
-_RANGE = re.compile(rf"(?:{_DIGITS})\s*(?:[-–—]|to|and|or)\s*(?:{_DIGITS})", re.IGNORECASE)
-_SCALES = {"k": 1e3, "thousand": 1e3, "million": 1e6}
+_SUM = re.compile(
+    r"""(?P<cue>  # without a dollar sign, a number is a price after these only
+        (?: \A | (?<=\d) | \b(?:about|around|between|approx|approximately|roughly|circa|nearly
+        |almost|maybe|perhaps|probably|likely|only|just|say|guess|answer|total|for|at|be|pay|worth
+        |prices?|priced|costs?|costing|values?|estimated?|dollars|USD|sure|ok|okay|yes|well|it\ is
+        |(?:price|cost|value|estimate|answer|guess)\b[^.!?\d$\n]{0,60}?\ (?:is|of))\b )
+        [^\w$(-]{0,8} (?<![.,]) )?
+    (?P<sign>  # "is -5", "- 5", "minus 5", a bookkeeper's "(5.00)"; not "pan - $5", "pan ($5)"
+        (?<![\w)])-(?=\S) | (?:(?<![^:=])|(?<=[:=]\ ))[(-]\ ? | \b(?:minus|negative)\ )? \(?
+    (?P<mark> (?:\b(?:USD?|U\.S\.)\ ?)?\$\ ? | \bUSD\ ? )?
+    (?P<minus> [(-]\ ? )? (?(mark)|(?<![\w#]))  # not the 12 of B12
+    (?P<digits> (?:(?<![\w.,])[.,])?[\d¼-¾⅐-⅞]+(?:[.,][\d¼-¾⅐-⅞]+)* ) (?:e(?P<power>[+-]?[0-9]+))?
+    (?P<scale> (?:[ -]?(?:(?:hundred|thousand|grand|lakh|million|crore|billion|trillion)\b
+        |(?:(?<!\ )k|k(?!\ \w)|mm?|mn|mil|mio|bn?|tn?)(?![\w-])))* )
+    (?P<after> \ ?USD\b | [ -]?(?:U\.?S\.?\ ?|American\ )?(?:\$(?!\ ?\d)|dollars?\b|bucks\b) )?""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_POWERS = {"h": 2, "k": 3, "g": 3, "l": 5, "m": 6, "c": 7, "b": 9, "t": 12}
+_UNIT = re.compile(  # it makes a number something else: "4.5 stars", "12-inch", "34 %", "1. No"
+    r"[-_]?[^\W_] | \ ?[%‰°\"'″×/:\#+] | (?:(?<=^\d)|(?<=^\d\d))[.)]\s\S"
+    r"| \ (?!(?:is|would|for|each|or|and|to|because|given)\b)[^\W\d_]",
+    re.VERBOSE | re.MULTILINE,
+)
+_TORN = re.compile(r"[^\W_]|_\d|%|-\Z| k \w", re.IGNORECASE)  # "$12 K cups": 12 or 12,000?
+# Not "1.299", which is 1299 to half of the world.
+_US = re.compile(r"(?![1-9]\d{0,2}\.\d{3}$)(?:\d{1,3}(?:,\d{3})+|\d*)(?:\.\d+)?", re.ASCII)
+_RANGE = re.compile(
+    r" ?(?:[-—~/&…]|\.\.+) ?|\W{0,2}\b(?:to|and|or|through|till|until)\b\D{0,9}", re.IGNORECASE
+)
+_REFUSED = re.compile(r"\b(?:can ?not|can't|unable|sorry)\b", re.IGNORECASE)
 
 
 def parse_price(text: str) -> float:
     """Read the one price in dollars that an answer names.
 
-    "$1,299.00", "Price is $34.5", "about 12 dollars", "34". Of several numbers those marked as
-    dollars count ("this 12-inch pan costs $34.50"), and they must agree. Raises NotAPrice where
-    there is no number, several, a range, another currency, or no amount between 0 (excluded) and
-    ``LARGEST``.
+    "$1,299.00", "Price is $34.5", "about 12 dollars", "34", "1.2k". Of several numbers those
+    marked as dollars count ("this 12-inch pan costs $34.50"), and they must agree. Raises
+    NotAPrice where there is no number, several, a range, another currency, digits that are not
+    written as in the US ("1.299,00"), or no amount between 0 (excluded) and ``LARGEST``.
     """
-    text = text[:20_000].strip()
-    found = [match for match in _SUM.finditer(text) if not _inside_a_word(match, text)]
+    text = re.sub(r"""\A(["'])(.*)\1\Z""", r"\2", text.strip().strip("*_` \n"), flags=re.DOTALL)
+    if len(text) > LONGEST:
+        raise NotAPrice(f"{len(text):,} characters instead of a price")
+    text = re.sub(r"[^\S\n]+", " ", text.translate(_PLAIN))
+    if _FOREIGN.search(text):
+        raise NotAPrice("a price in another currency, or in cents")
+    found = list(_SUM.finditer(text))
     if not found:
         raise NotAPrice("no number in the answer")
-    marked = [match for match in found if match["dollar"] or match["after"]]
-    if not marked and _FOREIGN.search(text):
-        raise NotAPrice("a price in another currency")
-    chosen = marked or found
-    amounts = {_amount(match) for match in chosen}
-    spread = _RANGE.search(text)
-    if spread and any(spread.start() <= m.start("digits") < spread.end() for m in chosen):
-        raise NotAPrice("a range instead of one price")
+    chosen = {one for one in found if one["mark"] or one["after"]}
+    if not chosen and not _REFUSED.search(text):
+        chosen = {x for x in found if x["cue"] is not None and not _UNIT.match(text, x.end())}
+    if not chosen:
+        raise NotAPrice("no number that is said to be dollars")
+    for left, right in pairwise(found):
+        if left in chosen or right in chosen:
+            _refuse_pair(left, right)
+    amounts = {_amount(one) for one in chosen}
     if len(amounts) > 1:
         raise NotAPrice(f"{len(amounts)} different amounts instead of one price")
     return checked(amounts.pop())
@@ -81,23 +122,34 @@ def parse_price(text: str) -> float:
 
 def checked(price: float) -> float:
     """Return a price that may be one, or raise NotAPrice: above 0 and at most ``LARGEST``."""
-    if not price > 0:  # NaN fails this, too
-        raise NotAPrice(f"a price of {price:g} dollars")
-    if price > LARGEST:
-        raise NotAPrice(f"an absurd price of {price:g} dollars")
-    return float(price)
+    if isinstance(price, bool) or not isinstance(price, Real | Decimal):
+        raise NotAPrice(f"a {type(price).__name__} instead of a price")
+    try:
+        value = float(price)
+    except (OverflowError, ValueError):  # JSON knows integers of any length
+        raise NotAPrice("an absurd price that no float can hold") from None
+    if not value > 0:  # NaN fails this, too
+        raise NotAPrice(f"a price of {value:g} dollars")
+    if value > LARGEST:
+        raise NotAPrice(f"an absurd price of {value:g} dollars")
+    return value
 
 
-def _amount(match: re.Match) -> float:
-    value = float(match["digits"].replace(",", "") + (match["exponent"] or ""))
-    value *= _SCALES[match["scale"].strip().lower()] if match["scale"] else 1.0
-    negative = match["minus"] or (match["sign"] and not match.string[: match.start()].strip())
-    return -value if negative else value
+def _refuse_pair(left: re.Match, right: re.Match) -> None:
+    """Raise NotAPrice where two numbers in a row are a range, or one number torn apart."""
+    gap = right.string[left.end() : right.start("mark" if right["mark"] else "digits")]
+    if re.fullmatch(r" ?['`´·:]? ?|,,", gap):
+        raise NotAPrice("digits that are not grouped as in US prices")
+    named = left["cue"] is None and not left["mark"] and right["mark"]  # "iPhone 15 - $799"
+    if _RANGE.fullmatch(gap) and not (named and gap in (" - ", " — ")):
+        raise NotAPrice("a range instead of one price")
 
 
-def _inside_a_word(match: re.Match, text: str) -> bool:
-    """Tell "12" in "B12" or "12-inch" apart from a sum; what is marked as dollars always is one."""
-    if match["dollar"] or match["after"]:
-        return False
-    before, after = text[: match.start("digits")][-1:], text[match.end() :][:1]
-    return before.isalpha() or before == "#" or after.isalpha() or after in ('"', "″", "%")
+def _amount(one: re.Match) -> float:
+    digits = one["digits"]
+    if not _US.fullmatch(digits) or _TORN.match(one.string, one.end()):
+        raise NotAPrice("digits that are not grouped as in US prices")
+    words = one["scale"].lower().replace("-", " ").split()
+    power = sum(3 if word.startswith("th") else _POWERS[word[0]] for word in words)
+    value = float(f"{digits.replace(',', '')}e{int(one['power'] or 0) + power}")
+    return -value if one["sign"] or one["minus"] else value

@@ -18,7 +18,7 @@ from shared.evaluation import read_predictions
 from shared.frontier.connection import connect, make_client
 from shared.frontier.pricer import FrontierPricer
 from shared.frontier.secrets import Secret
-from shared.frontier.techniques import ZeroShot
+from shared.frontier.techniques import Chain, ZeroShot
 from shared.frontier_uses.canary import Canary, change
 from shared.pipeline import prepare
 from shared.standin import Fault, StandIn
@@ -142,6 +142,37 @@ def test_a_model_as_good_under_the_same_name_moves_answers_but_not_errors(items,
     assert not found.changed
 
 
+def test_a_model_that_begins_to_refuse_has_changed():
+    """Incident: half of all answers were refusals, and the canary sang that all was well."""
+    true = np.linspace(10, 500, 60)
+    answers = predictions(true, true * 1.1)
+    half = predictions(true, np.where(np.arange(60) % 2, true * 1.1, np.nan))
+    none = predictions(true, np.full(60, np.nan))
+    found = change(answers, half)
+    assert found.changed
+    assert found.failed == (0, 30)
+    assert found.p_failed < 1e-6
+    assert "failed 0 before, 30 now" in str(found)
+    gone = change(answers, none)
+    assert gone.changed
+    assert str(gone).startswith("CHANGED (p < 0.001): no product has two estimates")
+    assert change(half, half).p == 1
+    nothing = change(none, none)
+    assert not nothing.changed
+    assert "CANNOT BE COMPARED" in str(nothing)
+
+
+def test_power_needs_errors_of_one_pricer(small, items, tmp_path):
+    canary, _ = small
+    with pytest.raises(ValueError, match="power of 0 products"):
+        canary.power(0)
+    two = Canary(items.slice(0, 8), tmp_path)
+    price(two, "2026-11-01")
+    price(two, "2026-11-02", technique=Chain())
+    with pytest.raises(ValueError, match="several pricers"):
+        two.power()
+
+
 def test_another_name_in_the_answers_is_said():
     true = np.linspace(10, 500, 50)
     before, after = (
@@ -194,11 +225,11 @@ def test_failed_products_are_left_out_and_asked_again(items, tmp_path):
         connection.server.faults = [Fault("refusal")] * 4
         second = canary.run(pricer, "2026-11-02", progress=False)
         found = canary.compare(first, second)
-        assert (found.n, found.failed, found.moved) == (16, 4, 0)
+        assert (found.n, found.failed, found.moved) == (16, (0, 4), 0)
         asked = connection.asked
         canary.run(pricer, "2026-11-02", progress=False)
         assert connection.asked == asked + 4
-    assert canary.compare(first, second).failed == 0
+    assert canary.compare(first, second).failed == (0, 0)
 
 
 def test_a_killed_run_keeps_what_was_priced(items, tmp_path):

@@ -26,6 +26,7 @@ from shared.reports import (
     pareto,
 )
 from shared.reports.figures import DARK, LIGHT, Chart, contrast
+from shared.reports.plane import name_places
 
 PRICES = np.round(np.random.default_rng(2).lognormal(4, 1, 200), 2)
 
@@ -236,9 +237,10 @@ def test_coverage_is_said_beside_what_was_promised():
 # Error against what it costs
 
 
-def priced_at(pricer: str, error: float, cost: float, label: str = "") -> pa.Table:
+def priced_at(pricer: str, error: float | None, cost: float | None, label: str = "") -> pa.Table:
+    estimate = None if error is None else 100.0 + error
     rows = [
-        {"pricer": pricer, "item_id": str(i), "price_true": 100.0, "price_estimate": 100.0 + error,
+        {"pricer": pricer, "item_id": str(i), "price_true": 100.0, "price_estimate": estimate,
          "cost_usd": cost, "seconds": 0.5 if i else None}
         for i in range(5)
     ]  # fmt: skip
@@ -251,34 +253,110 @@ def test_the_pareto_line_holds_what_nothing_beats_in_both():
     assert pareto([(1, 1), (1, 1)]) == [0]
 
 
-def test_the_cost_plane_says_what_is_worth_its_cost():
-    tables = [
-        priced_at("luna, plain", 30, 0.001, "stand-in"),
-        priced_at("luna, dear and bad", 40, 0.01, "stand-in"),
-        priced_at("luna, dear and good", 10, 0.02, "stand-in"),
-        priced_at("luna, free", 5, 0.0, "stand-in"),  # has no place on a log axis
-    ]
-    chart = cost_plane(tables)
-    assert chart.alt.startswith("luna (stand-in): 2 of 3 are worth their cost")
-    assert "luna, plain (stand-in) $30.00 at 1" in chart.alt
+ASKED = [
+    priced_at("luna, plain", 30, 0.001, "stand-in"),
+    priced_at("luna, dear and bad", 40, 0.01, "stand-in"),
+    priced_at("luna, dear and good", 10, 0.02, "stand-in"),
+]
+
+
+def test_the_cost_plane_says_what_nothing_beats():
+    chart = cost_plane(ASKED)
+    assert chart.alt.startswith("luna (stand-in): 2 of 3 lie on the Pareto line.")
+    assert "luna, plain (stand-in) $30.00 at 1;" in chart.alt
     line = chart.alt.split("Pareto line: ")[1]
     assert "bad" not in line
     assert "good" in line
     assert "dear and good" in chart.svg()
-    assert "0.5" in cost_plane(tables, against="seconds").alt
-    with pytest.raises(ValueError, match="cost"):
-        cost_plane(tables[3:])
+    seconds = cost_plane(ASKED, against="seconds")
+    assert "0.5" in seconds.alt
+    assert "1 of 3 lies on" in seconds.alt
+    assert "logarithmic" in chart.figure().axes[0].get_xlabel()
+
+
+def test_a_free_rival_beats_all_that_cost_more_and_err_more():
+    """Incident: "3 of 6 are worth their cost", while the neighbours were better, and free."""
+    rival = priced_at("knn", 20, None)  # runs on this machine and reports no cost
+    chart = cost_plane(ASKED, free=[rival])
+    assert chart.alt.startswith("luna (stand-in): 1 of 3 lies on the Pareto line.")
+    assert "knn $20.00, free" in chart.alt
+    assert chart.alt.endswith("Pareto line: knn, luna, dear and good (stand-in).")
+    better = cost_plane(ASKED, free=[priced_at("constant", 60, None), priced_at("knn", 5, None)])
+    title = "luna (stand-in): none of 3 is worth its cost: knn is free and errs less"
+    assert better.alt.startswith(f"{title}.")
+    assert better.alt.endswith("Pareto line: knn.")
+    words = [text.get_text() for text in better.figure().axes[0].texts]
+    assert {"knn", "constant", "plain"} <= set(words)
+    assert "free" in [text.get_text() for text in better.figure().axes[0].get_xticklabels()]
+
+
+def test_a_model_that_costs_nothing_is_free_without_being_told():
+    chart = cost_plane([*ASKED, priced_at("luna, free", 5, 0.0, "stand-in")])
+    assert chart.alt.startswith("luna (stand-in): 1 of 4 lies on the Pareto line.")
+    with pytest.raises(ValueError, match="none of these predictions has both an error and a cost"):
+        cost_plane([priced_at("luna, free", 5, 0.0)])
+
+
+def test_what_cannot_be_drawn_is_named():
+    chart = cost_plane([*ASKED, priced_at("guess", 5, None), priced_at("mute", None, 0.1)])
+    assert "Not drawn, without error or cost: guess, mute." in chart.alt
+
+
+def test_names_on_the_cost_plane_are_not_crossed_by_intervals():
+    """Incident: the interval of its neighbour went through the name "zero-shot"."""
+    near = [(90.0, 100.0, 80.0, 120.0), (100.0, 104.0, 85.0, 125.0), (300.0, 60.0, 50.0, 70.0)]
+    names = ["zero-shot", "8-shot random", "8-shot similar"]
+    boxes = [place.box for place in name_places(near, names, 430, 230)]
+    for i, (left, low, right, high) in enumerate(boxes):
+        assert left >= 0
+        assert right <= 430
+        for j, (x, _, bottom, top) in enumerate(near):
+            assert i == j or not (left <= x <= right and low <= top and high >= bottom)
+        for other in boxes[:i]:
+            assert left > other[2] or right < other[0] or low > other[3] or high < other[1]
+
+
+# Losses
+
+
+def step(i, train, held=None):
+    return SimpleNamespace(step=i, train_loss=train, validation_loss=held)
+
+
+NOISY = [step(i + 1, 2 - 0.01 * i + (-1) ** i * 0.9) for i in range(100)]
 
 
 def test_a_loss_curve_names_the_lowest_validation_loss():
-    def step(i, train, held=None):
-        return SimpleNamespace(step=i, train_loss=train, validation_loss=held)
-
     chart = loss_curve([step(1, 2.0), step(2, 1.0, 1.5), step(3, 0.5, 1.2), step(4, 0.1, 1.4)])
-    assert "validation loss lowest, 1.2, at step 3" in chart.alt
-    assert "validation" not in loss_curve([step(1, 2.0)]).alt
+    assert chart.alt.startswith("Validation loss 1.5 to 1.4 over 4 steps; lowest, 1.2, at step 3.")
+    assert loss_curve([step(1, 2.0)]).alt == "Training loss, each step: 2 after 1 step."
+    assert loss_curve([step(1, 2.0, 3.0)]).alt.startswith("Validation loss 3 after 1 step;")
     with pytest.raises(ValueError, match="no step"):
         loss_curve([])
+
+
+def test_the_noise_of_single_batches_is_no_headline():
+    """Incident: "Loss 1.26 to 0.0843": the first batch was a hard one, the last an easy one."""
+    assert loss_curve(NOISY).alt == "Training loss, mean of 25 steps: 1.92 to 1.09 over 100 steps."
+    axes = loss_curve(NOISY, unit="nats per token").figure().axes[0]
+    assert axes.get_ylabel() == "nats per token"
+    raw, mean = axes.get_lines()
+    assert raw.get_alpha() < 0.6
+    assert list(mean.get_xdata()) == list(range(13, 89))
+    assert np.ptp(mean.get_ydata()) < 1 < np.ptp(raw.get_ydata())
+
+
+def test_a_live_curve_says_the_same_as_the_one_drawn_afterwards(monkeypatch):
+    shown = []
+    handle = SimpleNamespace(update=shown.append)
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    monkeypatch.setattr(
+        "IPython.display.display", lambda chart, display_id: shown.append(chart) or handle
+    )
+    assert live_loss(iter(NOISY), every=1e-9, unit="nats") == NOISY
+    assert len(shown) > 1
+    assert shown[-1].alt == loss_curve(NOISY).alt
+    assert shown[-1].figure().axes[0].get_ylabel() == "nats"
 
 
 def test_outside_of_a_notebook_a_live_curve_only_collects():

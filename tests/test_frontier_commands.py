@@ -58,7 +58,7 @@ def test_a_second_run_makes_no_call(source, tmp_path, capsys):
 
 
 def test_a_cap_of_nothing_prices_nothing_and_says_why(source, tmp_path, capsys):
-    assert ask(source, tmp_path / "p.parquet", "--cap", "0", "--json") == 0
+    assert ask(source, tmp_path / "p.parquet", "--cap", "0", "--json") == 1  # nothing was priced
     manifest = json.loads(capsys.readouterr().out)
     assert manifest["failed"] == 12
     errors = read_predictions(tmp_path / "p.parquet")["error"].to_pylist()

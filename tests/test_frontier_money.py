@@ -51,7 +51,7 @@ def test_no_request_costs_more_than_was_reserved_for_it(text, out):
 def test_tokens_put_into_the_vendors_cache_cost_a_quarter_more():
     plain, written = Usage(input=4000), Usage(input=4000, written=4000)
     assert cost(HAIKU, written) == pytest.approx(1.25 * cost(HAIKU, plain))
-    assert cost(LUNA, written) == cost(LUNA, plain)
+    assert cost(LUNA, written) == pytest.approx(1.25 * cost(LUNA, plain))
 
 
 def test_a_model_of_unknown_price_is_not_asked():
@@ -312,20 +312,6 @@ def test_a_refused_batch_leaves_no_note(tmp_path):
             buy(connection, requests(connection), tmp_path)
         assert list((tmp_path / "b").glob("*.json")) == []
         connection.server = None
-
-
-def test_a_crash_while_submitting_is_found_out(tmp_path):
-    for model, known in (("gpt-6-luna", True), ("claude-haiku-5-5", False)):
-        with connect(model, stand_in=StandIn(speed=20), cache=tmp_path / model) as connection:
-            wanted = requests(connection)
-            waiting = buy(connection, wanted, tmp_path, patience=0)
-            (note,) = (tmp_path / "b").glob("*.json")
-            note.write_text(json.dumps({"batch": "", "requests": 12}))  # died before it knew the id
-            if known:
-                assert buy(connection, wanted, tmp_path).id == waiting.id
-            else:
-                with pytest.raises(BatchError, match="delete"):
-                    buy(connection, wanted, tmp_path)
 
 
 def test_batches_need_a_cache_and_a_vendor_that_has_them(tmp_path):

@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
 from shared import prompts
@@ -167,9 +168,44 @@ def test_a_judge_with_a_favourite_shows_in_the_gap_and_not_in_the_bias():
     assert "kappa" in str(figures)
 
 
+def test_eighty_of_eighty_is_not_certainty():
+    """Incident: raw agreement was printed as 1.00 [1.00 to 1.00], after 80 pairs."""
+    judge = [verdict("first")] * 40 + [verdict("second")] * 40
+    figures = agreement(judge, [v.winner for v in judge])
+    low, high = binomtest(80, 80).proportion_ci(method="wilson")
+    assert figures.raw[1:] == pytest.approx((low, high))
+    assert figures.kappa.value == 1
+    assert math.isnan(figures.kappa.low)  # nothing disagreed: by how much it may is not known
+    assert figures.inconsistent[1:] == pytest.approx((0, 1 - low))
+    assert figures.win_rate_gap[1:] == pytest.approx((low - 1, 1 - low))
+    assert figures.position_bias[1:] == pytest.approx((low / 2, 1 - low / 2))
+    assert figures.first_wins.low < 0.5 < figures.first_wins.high
+    assert "1.00 (no interval)" in str(figures)
+
+
+def test_a_judge_who_always_takes_the_first_has_an_interval_too():
+    judge = [verdict("first", "second")] * 30 + [verdict("tie")] * 30
+    figures = agreement(judge, ["tie"] * 60)
+    assert figures.position_bias.value == 1.0
+    low, high = binomtest(30, 30).proportion_ci(method="wilson")  # ties say nothing about it
+    assert figures.position_bias[1:] == pytest.approx((low, high))
+
+
+def test_a_nearly_perfect_judge_is_within_the_interval_of_raw_agreement():
+    held = 0
+    for seed in range(100):
+        agrees = np.random.default_rng(seed).random(60) < 0.98
+        judge = [verdict("first" if a else "second") for a in agrees]
+        raw = agreement(judge, ["first"] * 60, seed=seed).raw
+        held += raw.low <= 0.98 <= raw.high
+    assert held >= 90
+
+
 def test_what_cannot_be_computed_is_not_a_number():
     figures = agreement([verdict("first")] * 9, ["first"] * 9)
     assert math.isnan(figures.kappa.value)  # all agree, as they would by habit alone
+    assert "cannot be computed" in str(figures)
+    assert "nan" not in str(figures)
     assert figures.raw.value == 1.0
     nothing = agreement([], [])
     assert nothing.n == 0

@@ -99,6 +99,20 @@ def test_a_cap_that_is_reached_fails_items_and_not_the_run(items, tmp_path):
     assert done.lost.items == 0
 
 
+def test_blank_texts_are_not_asked_about(items, tmp_path):
+    """Incident: a model that is shown nothing invents a product."""
+    blank = pa.array(["", "  \n", None, *texts(items)[3:]], pa.string())
+    table = items.set_column(items.schema.get_field_index("text"), "text", blank)
+    with connected(tmp_path) as connection:
+        rewriter = Rewriter(connection)
+        assert len(rewriter.requests(table)) == len(items) - 3
+        done = rewriter.rewrite(table, progress=False)
+        assert connection.asked == len(items) - 3
+    assert texts(done.items)[:3] == ["", "  \n", ""]
+    assert set(done.failed.values()) == {"there is no text to rewrite"}
+    assert len(done.failed) == 3
+
+
 def test_an_invented_price_is_masked_and_a_mask_stays(items, tmp_path):
     at = items.schema.get_field_index("text")
     column = pa.array(["Kettle, 1.50 liters. Regular price: [price]"] * 1)

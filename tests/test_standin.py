@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import socket
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +21,11 @@ import anthropic
 import openai
 import pytest
 from anthropic.types import Message, ModelInfo
-from anthropic.types.messages import MessageBatch, MessageBatchIndividualResponse
+from anthropic.types.messages import (
+    DeletedMessageBatch,
+    MessageBatch,
+    MessageBatchIndividualResponse,
+)
 from openai.types import Batch, FileObject, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
@@ -27,6 +33,7 @@ from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
+from shared.frontier.models import all_models
 from shared.mind.answering import answer
 from shared.mind.conversation import Ask, Turn
 from shared.standin import Fault, StandIn
@@ -354,6 +361,45 @@ def test_conversation_goes_on_by_response_id(oai: openai.OpenAI) -> None:
         oai.responses.create(model=STRONG, input="And?", previous_response_id="resp_none")
 
 
+def test_responses_are_kept_until_deleted(oai: openai.OpenAI) -> None:
+    made = oai.responses.create(model=STRONG, input=QUESTION)
+    found = oai.responses.retrieve(made.id)
+    valid(Response, found)
+    assert found == made
+    oai.responses.delete(made.id)
+    gone = oai.responses.create(model=STRONG, input=QUESTION, store=False)
+    for name in (made.id, gone.id):
+        with pytest.raises(openai.NotFoundError, match=name):
+            oai.responses.retrieve(name)
+    with pytest.raises(openai.NotFoundError):
+        oai.responses.delete(made.id)
+    with pytest.raises(openai.BadRequestError):
+        oai.responses.create(model=STRONG, input="And?", previous_response_id=made.id)
+
+
+def test_chat_draws_as_many_choices_as_asked_for(oai: openai.OpenAI) -> None:
+    def drawn(**options) -> ChatCompletion:
+        asked = [{"role": "user", "content": QUESTION}]
+        return oai.chat.completions.create(**{"model": "gpt-4.1", "messages": asked} | options)
+
+    one, four = drawn(), drawn(n=4)
+    valid(ChatCompletion, four)
+    texts = [choice.message.content for choice in four.choices]
+    assert [choice.index for choice in four.choices] == [0, 1, 2, 3]
+    assert len(set(texts)) > 1
+    assert texts[0] == one.choices[0].message.content
+    assert four.usage.prompt_tokens == one.usage.prompt_tokens
+    assert four.usage.completion_tokens > 3 * one.usage.completion_tokens
+    same = {choice.message.content for choice in drawn(n=4, temperature=0).choices}
+    assert same == {texts[0]}, "at temperature 0 nothing is left to draw"
+    streamed = [""] * 4
+    for chunk in drawn(n=4, stream=True):
+        valid(ChatCompletionChunk, chunk)
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    assert streamed == texts
+
+
 # Tokens and caching
 
 
@@ -452,6 +498,8 @@ def test_faults_inside_valid_answers(
     response, message = both(Fault("refusal"))
     assert response.output[-1].content[0].type == "refusal"
     assert message.stop_reason == "refusal"
+    assert message.content[0].text == response.output[-1].content[0].refusal
+    assert message.stop_details.explanation == message.content[0].text
     response, message = both(Fault("truncated"))
     assert response.status == "incomplete"
     assert response.incomplete_details.reason == "max_output_tokens"
@@ -530,15 +578,199 @@ def test_empty_keys_are_refused_and_none_is_kept(server: StandIn) -> None:
 
 
 def post(server: StandIn, path: str, body: object, headers: dict) -> tuple[int, dict]:
-    from http.client import HTTPConnection
-
-    connection = HTTPConnection("127.0.0.1", int(server.url.rsplit(":", 1)[1]), timeout=30)
     data = body if isinstance(body, (bytes, str)) else json.dumps(body)
-    connection.request("POST", path, data, headers)
-    answered = connection.getresponse()
-    found = answered.status, json.loads(answered.read())
-    connection.close()
-    return found
+    data = data.encode() if isinstance(data, str) else data
+    head = [f"{name}: {value}" for name, value in headers.items()]
+    status, _, text = raw(server, f"POST {path}", [*head, f"Content-Length: {len(data)}"], data)
+    return status, json.loads(text)
+
+
+def raw(
+    server: StandIn, start: str, head: list[str], data: bytes = b"", version: str = " HTTP/1.1"
+) -> tuple[int, dict[str, str], bytes]:
+    """Send bytes as they are; return status, headers and body of what comes back."""
+    lines = [f"{start}{version}", "Host: stand-in", *head, "", ""]
+    address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall("\r\n".join(lines).encode() + data)
+        answered = HTTPResponse(connection, method=start.split(" ")[0])
+        answered.begin()
+        return answered.status, dict(answered.headers), answered.read()
+
+
+KEYS = {
+    "openai": ["Authorization: Bearer k"],
+    "anthropic": ["x-api-key: k", "anthropic-version: 2023-06-01"],
+}
+ASKED = {
+    "openai": ("POST /v1/responses", {"model": STRONG, "input": QUESTION}),
+    "anthropic": (
+        "POST /v1/messages",
+        {"model": CLAUDE, "max_tokens": 99, "messages": [{"role": "user", "content": QUESTION}]},
+    ),
+}
+
+
+def said_by(vendor: str, text: bytes) -> dict:
+    """Return the error of a body, which has to have the vendor's shape."""
+    body = json.loads(text)
+    assert set(body) == ({"error"} if vendor == "openai" else {"type", "error", "request_id"})
+    wanted = {"message", "type"} | ({"param", "code"} if vendor == "openai" else set())
+    assert set(body["error"]) == wanted
+    return body["error"]
+
+
+@pytest.mark.parametrize("vendor", KEYS)
+def test_lengths_that_are_none_are_refused(server: StandIn, vendor: str) -> None:
+    start, _ = ASKED[vendor]
+    for wrong in ("abc", "-5", "+5", "1e3", "", "5, 5", "²", "5\r\nContent-Length: 6"):
+        status, headers, text = raw(server, start, [*KEYS[vendor], f"Content-Length: {wrong}"])
+        assert (status, headers["Connection"]) == (400, "close"), wrong
+        assert said_by(vendor, text)["type"] == "invalid_request_error"
+    kind = {"openai": "invalid_request_error", "anthropic": "request_too_large"}[vendor]
+    for large in (10**10, 10**18, "9" * 5000):  # Python refuses to read a number of 5,000 digits
+        status, _, text = raw(server, start, [*KEYS[vendor], f"Content-Length: {large}"])
+        assert (status, said_by(vendor, text)["type"]) == (413, kind)
+
+
+def test_a_body_too_large_is_refused_while_it_is_sent(server: StandIn) -> None:
+    """Closing over bytes that nobody read resets the connection, and the answer with it."""
+    head = [*KEYS["openai"], f"Content-Length: {10**10}"]
+    assert raw(server, "POST /v1/responses", head, b"x" * 5_000_000)[0] == 413
+    head = [*KEYS["openai"], "Transfer-Encoding: chunked"]
+    assert raw(server, "POST /v1/responses", head, b"fffffffff\r\n" + b"x" * 5_000_000)[0] == 413
+
+
+def test_a_body_that_ends_early_is_refused(server: StandIn) -> None:
+    address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+    head = b"POST /v1/responses HTTP/1.1\r\nAuthorization: Bearer k\r\n"
+    for body in (b"Content-Length: 99\r\n\r\n{}", b"Transfer-Encoding: chunked\r\n\r\n9\r\n{}"):
+        with socket.create_connection(address, timeout=30) as connection:
+            connection.sendall(head + body)
+            connection.shutdown(socket.SHUT_WR)
+            answered = HTTPResponse(connection)
+            answered.begin()
+            assert answered.status == 400
+            assert "ends" in said_by("openai", answered.read())["message"]
+
+
+@pytest.mark.parametrize("vendor", KEYS)
+def test_bodies_in_chunks_are_read(server: StandIn, vendor: str) -> None:
+    start, body = ASKED[vendor]
+    data, head = json.dumps(body).encode(), [*KEYS[vendor], "Transfer-Encoding: chunked"]
+    parts = [data[:10], data[10:50], data[50:]]
+    sent = b"".join(b"%X;why=not\r\n%s\r\n" % (len(part), part) for part in parts)
+    status, _, text = raw(server, start, head, sent + b"0\r\nA-Trailer: x\r\n\r\n")
+    assert (status, json.loads(text)["model"]) == (200, body["model"])
+    for wrong in (b"zz\r\n{}\r\n0\r\n\r\n", b"-2\r\n{}\r\n0\r\n\r\n", b"2\r\n{}x0\r\n\r\n"):
+        status, _, text = raw(server, start, head, wrong)
+        assert (status, said_by(vendor, text)["type"]) == (400, "invalid_request_error"), wrong
+    for both in ("Content-Length: 9", "Transfer-Encoding: gzip"):
+        assert raw(server, start, [*head, both], sent)[0] == 400
+
+
+def test_the_sdks_may_send_in_chunks(server: StandIn) -> None:
+    """A connection that is kept alive goes on where the body ended."""
+    client = openai_client(server)
+    data = json.dumps(ASKED["openai"][1]).encode()
+    for _ in range(3):
+        sent = iter([data[:9], data[9:]])
+        made = client.post("/responses", cast_to=Response, content=sent)
+        assert price_in(made.output_text) > 0
+
+
+def test_who_waits_for_leave_to_send_gets_it(server: StandIn) -> None:
+    """``Expect: 100-continue``, which curl sends with large files."""
+    data = json.dumps(ASKED["openai"][1]).encode()
+    head = [*KEYS["openai"], f"Content-Length: {len(data)}", "Expect: 100-continue", "", ""]
+    address = ("127.0.0.1", int(server.url.rsplit(":", 1)[1]))
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall("\r\n".join(["POST /v1/responses HTTP/1.1", *head]).encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        connection.sendall(data)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("vendor", KEYS)
+def test_other_methods_are_refused_in_the_vendors_words(server: StandIn, vendor: str) -> None:
+    calls = len(server.calls)
+    address = ASKED[vendor][0].split(" ")[1]
+    for method in ("PUT", "PATCH", "OPTIONS", "GET", "DELETE", "BREW"):
+        status, _, text = raw(server, f"{method} {address}", KEYS[vendor])
+        assert (status, said_by(vendor, text)["type"]) == (405, "invalid_request_error"), method
+    for method in ("PUT", "PATCH", "OPTIONS", "GET", "POST"):
+        status, _, text = raw(server, f"{method} /v1/nowhere", KEYS[vendor])
+        assert status == 404, method
+        said_by(vendor, text)
+    for path, status in (("/v1/models", 405), ("/v1/nowhere", 404)):
+        found, headers, text = raw(server, f"HEAD {path}", KEYS[vendor])
+        assert (found, text) == (status, b"")
+        assert int(headers["Content-Length"]) > 0
+    assert len(server.calls) == calls
+
+
+def test_after_head_the_connection_goes_on(server: StandIn) -> None:
+    client = openai_client(server)._client
+    for _ in range(2):
+        assert client.head("models", headers={"Authorization": "Bearer k"}).status_code == 405
+        assert client.get("models", headers={"Authorization": "Bearer k"}).status_code == 200
+
+
+def test_what_is_no_http_is_refused_in_json_too(server: StandIn) -> None:
+    for start, version, wanted in (
+        ("GARBAGE", "", 400),
+        ("GET /v1/models", " HTTP/9.9", 505),
+        ("GET http://[", " HTTP/1.1", 400),
+        (f"GET /{'x' * 70_000}", " HTTP/1.1", 414),
+    ):
+        status, _, text = raw(server, start, KEYS["openai"], version=version)
+        assert status == wanted
+        said_by("openai", text)
+    status, _, text = raw(server, "GET /v1/models", [f"x-long: {'x' * 70_000}"])
+    assert status == 431
+    said_by("openai", text)
+
+
+NODE = {
+    "type": "object",
+    "properties": {"price": {"type": "number"}, "next": {"$ref": "#/$defs/node"}},
+    "additionalProperties": False,
+}
+ENDLESS = {**NODE, "$defs": {"node": NODE}}
+"""A schema no finite answer fits: each node holds another."""
+
+
+@pytest.mark.parametrize("vendor", KEYS)
+def test_too_deep_is_refused_and_not_retried(server: StandIn, vendor: str) -> None:
+    start, body = ASKED[vendor]
+    path, key = start.split(" ")[1], dict(line.split(": ") for line in KEYS[vendor])
+    for depth in (101, 300, 600, 900, 950, 990, 1000, 100_000):
+        nested = (
+            json.dumps(body)[:-1] + ', "metadata": ' + '{"a":' * depth + "1" + "}" * depth + "}"
+        )
+        for wrong in (nested, nested.replace("{", '{"stream": true, ', 1), "[" * depth):
+            status, answered = post(server, path, wrong, key)
+            assert status == 400, depth
+            said_by(vendor, json.dumps(answered).encode())
+    schemas = {
+        "/v1/responses": {"text": {"format": {"type": "json_schema", "schema": ENDLESS}}},
+        "/v1/messages": {"output_config": {"format": {"type": "json_schema", "schema": ENDLESS}}},
+    }
+    status, answered = post(server, path, body | schemas[path], key)
+    assert status == 400
+    assert "recursive" in said_by(vendor, json.dumps(answered).encode())["message"]
+
+
+def test_tools_without_end_are_refused(oai: openai.OpenAI, claude: anthropic.Anthropic) -> None:
+    tool = {"type": "function", "name": "record", "parameters": ENDLESS, "strict": False}
+    with pytest.raises(openai.BadRequestError, match="recursive"):
+        oai.responses.create(model=STRONG, input="hi", tools=[tool], tool_choice="required")
+    with pytest.raises(anthropic.BadRequestError, match="recursive"):
+        say(
+            claude,
+            tools=[{"name": "record", "input_schema": ENDLESS}],
+            tool_choice={"type": "any"},
+        )
 
 
 def test_openai_refuses(oai: openai.OpenAI, server: StandIn) -> None:
@@ -555,6 +787,7 @@ def test_openai_refuses(oai: openai.OpenAI, server: StandIn) -> None:
         {"model": STRONG, "input": "hi", "temperature": 0.2},
         {"model": STRONG, "input": "hi", "reasoning": {"effort": "heroic"}},
         {"model": STRONG, "input": "hi", "max_output_tokens": -1},
+        {"model": STRONG, "input": "hi", "max_output_tokens": 0},
         {"model": STRONG, "input": "hi", "text": {"format": {"type": "json_schema"}}},
         {"model": STRONG, "input": "hi", "text": 5},
         {"model": STRONG, "input": "hi", "tools": ["x"], "stream": True},
@@ -565,6 +798,26 @@ def test_openai_refuses(oai: openai.OpenAI, server: StandIn) -> None:
     for body in wrong:
         status, answered = post(server, "/v1/responses", body, key)
         assert (status, answered["error"]["type"]) == (400, "invalid_request_error"), body
+    asked = {"model": STRONG, "messages": [{"role": "user", "content": "hi"}]}
+    for wrong in (
+        {"messages": None},
+        {"messages": []},
+        {"messages": "hi"},
+        {"max_tokens": -4},
+        {"max_tokens": 0},
+        {"max_tokens": "9"},
+        {"max_completion_tokens": 2.5},
+        {"max_completion_tokens": 9, "max_tokens": -1},
+        {"n": 0},
+        {"n": -1},
+        {"n": 129},
+        {"n": "3"},
+    ):
+        status, answered = post(server, "/v1/chat/completions", asked | wrong, key)
+        assert status == 400, wrong
+        assert answered["error"]["param"] in wrong
+    unlimited = asked | {"max_tokens": None, "max_completion_tokens": None, "n": None}
+    assert post(server, "/v1/chat/completions", unlimited, key)[0] == 200
     assert post(server, "/v1/chat/completions", {"model": STRONG}, key)[0] == 400
     assert post(server, "/v1/nowhere", {}, key)[0] == 404
     warm = oai.responses.create(
@@ -609,12 +862,60 @@ def test_models_are_listed(oai: openai.OpenAI, claude: anthropic.Anthropic) -> N
     assert oai.models.retrieve("gpt-4.1-mini").shutdown_date
     assert oai.models.retrieve(STRONG).shutdown_date is None
     listed = list(claude.models.list(limit=1))
-    assert len(listed) == 3, "all pages"
+    assert len(listed) == 4, "all pages"
     valid(ModelInfo, claude.models.retrieve(listed[0].id))
     with pytest.raises(openai.NotFoundError):
         oai.models.retrieve("gpt-0")
     with pytest.raises(anthropic.NotFoundError):
         claude.models.retrieve("claude-0")
+
+
+def test_models_listed_are_those_that_answer(
+    oai: openai.OpenAI, claude: anthropic.Anthropic
+) -> None:
+    """Incident: eight models were listed, and any name beginning with gpt was answered."""
+
+    def answers(ask: Callable[[], object]) -> bool:
+        with suppress(openai.NotFoundError, anthropic.NotFoundError):
+            return bool(ask())
+        return False
+
+    turns = [{"role": "user", "content": "hi"}]
+    ours, theirs = [m.id for m in oai.models.list()], [m.id for m in claude.models.list()]
+    for card in all_models():
+        known = theirs if card.protocol == "messages" else ours
+        assert card.name in known, "a new model has to be added to shared/standin/shapes.json too"
+        if card.vendor == "openai":
+            date = oai.models.retrieve(card.name).shutdown_date
+            assert date == (card.shutdown_date and str(card.shutdown_date))
+    snapshots = ["gpt-4o-mini-2024-07-18", "claude-haiku-5-5-20261007"]
+    others = [
+        "gpt-0",
+        "gpt-6-lunar",
+        "o9",
+        "some/model",
+        "claude-0",
+        "claude-",
+        "ft:gpt-4o::x",
+        "x",
+    ]
+    for name in {*ours, *theirs, *snapshots, *others}:
+        if name.startswith("claude-"):
+            asks = [
+                lambda n=name: claude.models.retrieve(n).id == n,
+                lambda n=name: say(claude, model=n).model == n,
+            ]
+        else:
+            asks = [
+                lambda n=name: oai.models.retrieve(n).id == n,
+                lambda n=name: oai.responses.create(model=n, input="hi").model == n,
+                lambda n=name: oai.chat.completions.create(model=n, messages=turns).model == n,
+                lambda n=name: oai.responses.input_tokens.count(model=n, input="hi"),
+            ]
+        assert {answers(ask) for ask in asks} == {name not in others}, name
+    with pytest.raises(openai.NotFoundError, match="does not exist") as caught:
+        oai.models.retrieve("gpt-6-lunar")
+    assert caught.value.code == "model_not_found"
 
 
 # Files, batches, jobs
@@ -681,6 +982,8 @@ def test_openai_batch_fails_in_part(oai: openai.OpenAI, server: StandIn) -> None
     rows = batch_rows(30)
     rows[0]["body"] = {"model": "no-model", "input": "hi"}
     rows[2]["body"] = {"model": STRONG, "input": "hi", "text": 5}
+    endless = {"type": "json_schema", "schema": ENDLESS}
+    rows[3]["body"] = {"model": STRONG, "input": "hi", "text": {"format": endless}}
     batch = run_batch(oai, rows)
     good, bad = lines_of(oai, batch.output_file_id), lines_of(oai, batch.error_file_id)
     assert batch.status == "completed"
@@ -699,12 +1002,13 @@ def test_openai_batch_expires_is_cancelled_or_is_no_batch(
     assert codes == {"batch_expired"}
     server.batch_expires = False
 
-    rows = [*batch_rows(2), "{broken", batch_rows(1)[0]]
+    rows = [*batch_rows(2), "{broken", batch_rows(1)[0], "[" * 100_000]
     batch = run_batch(oai, rows)
     assert batch.status == "failed"
     assert [(e.code, e.line) for e in batch.errors.data] == [
         ("invalid_json_line", 3),
         ("duplicate_custom_id", 4),
+        ("invalid_json_line", 5),
     ]
     with StandIn(speed=0.01) as slow:
         client = openai_client(slow)
@@ -756,6 +1060,24 @@ def test_anthropic_batch(claude: anthropic.Anthropic, server: StandIn) -> None:
     assert batch.id in [b.id for b in claude.messages.batches.list(limit=2)]
     with pytest.raises(anthropic.BadRequestError):
         claude.messages.batches.create(requests=[requests[0], requests[0]])
+    deleted = claude.messages.batches.delete(batch.id)
+    valid(DeletedMessageBatch, deleted)
+    assert deleted.id == batch.id
+    for gone in (
+        claude.messages.batches.retrieve,
+        claude.messages.batches.results,
+        claude.messages.batches.delete,
+    ):
+        with pytest.raises(anthropic.NotFoundError):
+            gone(batch.id)
+    assert batch.id not in [b.id for b in claude.messages.batches.list()]
+    with StandIn(speed=0.01) as slow:
+        batches = anthropic_client(slow).messages.batches
+        batch = batches.create(requests=requests)
+        with pytest.raises(anthropic.BadRequestError, match="in progress"):
+            batches.delete(batch.id)
+        batches.cancel(batch.id)
+        assert batches.delete(batch.id).type == "message_batch_deleted"
 
 
 def lesson(number: int) -> dict:
@@ -810,6 +1132,8 @@ def test_fine_tuning_learns(oai: openai.OpenAI) -> None:
         return sum(misses) / len(misses)
 
     tuned = off(job.fine_tuned_model)
+    for name in (job.fine_tuned_model, checkpoints[0].fine_tuned_model_checkpoint):
+        assert oai.models.retrieve(name).id == name
     assert tuned < 0.7 * off("gpt-4.1-mini")
     assert off(checkpoints[-1].fine_tuned_model_checkpoint) >= tuned
     assert job.id in [j.id for j in oai.fine_tuning.jobs.list(limit=1)]
@@ -825,6 +1149,7 @@ def test_fine_tuning_fails_and_is_cancelled(oai: openai.OpenAI) -> None:
     assert (job.status, job.error.code) == ("failed", "invalid_training_file")
     assert "Line 13" in job.error.message
     assert "10" in tune(oai, rows[:3]).error.message
+    assert "deep" in tune(oai, [*rows, "[" * 100_000]).error.message
     with pytest.raises(openai.NotFoundError):
         oai.fine_tuning.jobs.create(model="gpt-4.1-mini", training_file="file-none")
     with pytest.raises(openai.BadRequestError, match="n_epochs"):

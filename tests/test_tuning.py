@@ -238,6 +238,16 @@ def test_leaks_are_found_near_duplicates_too(items, tmp_path):
     assert validate(tmp_path / "train.jsonl").ok, "without test items nothing can be leaked"
 
 
+def test_a_duplicate_is_one_whatever_its_spaces_and_case(tmp_path):
+    copy = lesson("Product  NUMBER 1, of steel\n", 21.0)
+    path = write(tmp_path / "a.jsonl", *good(10), lesson("Product number 1, of steel", 20.0), copy)
+    assert validate(path).duplicates == [(12, 11)]
+    train, other = tmp_path / "c.jsonl", write(tmp_path / "b.jsonl", copy)
+    write(train, *good(10), lesson("Product number 1, of steel", 20.0))
+    with pytest.raises(TunerError, match="use different splits"):
+        Notes(tmp_path).take_files(train, other)
+
+
 def test_only_a_title_is_compared_as_one(items, tmp_path):
     """Incident: products without a title begin with their weight, and equal weights were leaks."""
     item = items.table("test").slice(0, 1).to_pylist()[0]
@@ -339,7 +349,10 @@ def test_a_job_whose_answer_was_lost_is_found_again(base, files, tmp_path):
     tuner.upload(*files)
     job = tuner.create(base=BASE, epochs=1, cap=20)
     before = jobs_at(base)
-    Notes(tmp_path).write(job=None, request=None, creating=True)
+    request = Notes(tmp_path).read()["request"]
+    Notes(tmp_path).write(job=None, request=None, creating=request)
+    with pytest.raises(TunerError, match="use another folder"):
+        tuner_of(base, tmp_path).create(base=BASE, epochs=2, cap=20)
     assert tuner_of(base, tmp_path).create(base=BASE, epochs=1, cap=20) == job
     assert jobs_at(base) == before
 
@@ -374,6 +387,13 @@ def test_the_cap_holds_and_the_price_is_needed(base, files, tmp_path, capsys):
         OpenAITuner(base.client.sdk, tmp_path).create(base=BASE, cap=100)
     with pytest.raises(TunerError, match="cannot be tuned"):
         tuner.create(base="gpt-6-luna", cap=100)
+    for price in (-5.0, float("nan"), float("inf")):  # a negative one once passed every cap
+        with pytest.raises(ValueError, match="0 or more"):
+            OpenAITuner(base.client.sdk, tmp_path, training_price=price)
+        with pytest.raises(ValueError, match="0 or more"):
+            validate(files[0], training_price=price)
+    with pytest.raises(ValueError, match="a whole number"):
+        tuner.create(base=BASE, epochs=1.5, cap=100)
     assert jobs_at(base) == before
     for does in (tuner.result, tuner.cancel, lambda: list(tuner.follow())):
         with pytest.raises(TunerError, match="create one first"):
@@ -405,10 +425,36 @@ def test_clean_up_deletes_the_model_if_asked(base, files, tmp_path):
     list(tuner.follow(progress=False))
     models = lambda: [model.id for model in base.client.sdk.models.list()]  # noqa: E731
     tuner.clean_up()
-    assert tuner.result() in models()
+    model = tuner.result()
+    assert model in models()
     tuner.clean_up(model=True)
     tuner.clean_up(model=True)
-    assert tuner.result() not in models()
+    assert model not in models()
+    for again in (tuner.result, lambda: tuner.upload(*files), lambda: tuner.create(base=BASE)):
+        with pytest.raises(TunerError, match="was deleted; use another folder"):
+            again()
+
+
+def test_files_that_the_vendor_deleted_are_uploaded_again(base, files, tmp_path):
+    tuner = tuner_of(base, tmp_path)
+    tuner.upload(*files)
+    base.client.sdk.files.delete(Notes(tmp_path).read()["training"])
+    tuner.upload(*files)
+    tuner.create(base=BASE, epochs=1, cap=20)
+    assert list(tuner.follow(progress=False))
+    assert tuner.result()
+
+
+def test_two_followers_of_one_job_see_the_same_steps(base, files, tmp_path):
+    tuner = tuner_of(base, tmp_path)
+    tuner.upload(*files)
+    tuner.create(base=BASE, epochs=3, cap=20)
+    with ThreadPoolExecutor(3) as threads:
+        follow = lambda _: list(tuner_of(base, tmp_path).follow(progress=False))  # noqa: E731
+        seen = list(threads.map(follow, range(3)))
+    assert [[step.step for step in steps] for steps in seen] == [
+        list(range(1, len(seen[0]) + 1))
+    ] * 3
 
 
 @pytest.mark.parametrize(
@@ -510,8 +556,9 @@ def test_bad_bases_and_changed_files_are_refused(files, tmp_path):
     for wrong in ("gpt-4.1-mini", 0, -3, float("nan"), float("inf"), None):
         with pytest.raises(TunerError, match="number of dollars"):
             tuner.create(base=wrong)
-    with pytest.raises(TunerError, match="epochs"):
-        tuner.create(epochs=0)
+    for epochs in (0, -1, 1.5, True, "3"):
+        with pytest.raises(ValueError, match="a whole number"):
+            tuner.create(epochs=epochs)
     tuner.create(base="25", epochs=1)
     (tmp_path / "training.jsonl").write_text("")
     with pytest.raises(TunerError, match="upload the file again"):
@@ -544,7 +591,7 @@ def test_local_cancel_clean_up_and_damage(files, tmp_path):
     with pytest.raises(TunerError, match="damaged"):
         local_tuned_pricer(tuner.result())
     tuner.clean_up(model=True)
-    with pytest.raises(TunerError, match="no model"):
+    with pytest.raises(TunerError, match="was deleted"):
         tuner.result()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -60,9 +61,12 @@ def ask(
     """
     settings = settings_for(source=records, profile=profile, seed=seed)
     how = _technique(technique, train, settings.seed)
+    import pyarrow.parquet as pq
+
     from shared.data import products
     from shared.frontier.batches import buy_batch
     from shared.frontier.connection import connect
+    from shared.frontier.models import warnings
     from shared.frontier.pricer import FrontierPricer
     from shared.pipeline import read_products
     from shared.pricers import price_records
@@ -71,10 +75,12 @@ def ask(
     cache = settings.runs / "frontier" / "replies.sqlite"
     with connect(model, cap=cap, cache=cache, stand_in=stand_in) as connection:
         pricer = FrontierPricer(connection, how, progress=sys.stderr.isatty())
+        for warning in warnings(date.today(), [model]):
+            print(f"Warning: {warning}", file=sys.stderr)
         wanted = products(read_products(records, limit=limit, **source)[0])
         print(pricer.estimate(wanted), file=sys.stderr)
         if batch:
-            if not how.single:
+            if how.calls > 1:
                 raise typer.BadParameter(
                     f"{technique} takes several calls that build on each other"
                 )
@@ -83,12 +89,17 @@ def ask(
             print(report, file=sys.stderr)
         manifest = price_records(records, pricer, train, out, limit=limit, progress=False, **source)
         print(connection.summary(), file=sys.stderr)
+        failures = Counter(pq.read_table(out, columns=["error"])["error"].drop_null().to_pylist())
+        for why, count in failures.most_common(3):
+            print(f"{count:,} failed: {why}", file=sys.stderr)
         if pricer.flagged:
             some = ", ".join(pricer.flagged[:5])
             print(
                 f"{len(pricer.flagged)} texts give orders to their reader: {some}", file=sys.stderr
             )
     print_priced(manifest, as_json, out)
+    if failures.total() == len(wanted):
+        raise typer.Exit(1)
 
 
 @app.command(name="stand-in")

@@ -13,6 +13,7 @@ from shared.evaluation import Estimates
 from shared.frontier.clients import CallError
 from shared.frontier.messages import Reply, Request, Turn, Usage
 from shared.frontier.money import BudgetError
+from shared.frontier.secrets import redact
 from shared.prompts import NotAPrice, checked, parse_price
 
 PRICE_SCHEMA = {
@@ -84,12 +85,17 @@ class Dialogue:
 
 
 def guessed(work: Callable[[Dialogue], Guess], ask: Callable[[Request], Reply]) -> Guess:
-    """Do the calls for one product; whatever keeps them from a price becomes the guess's error."""
+    """Do the calls for one product; whatever keeps them from a price becomes the guess's error.
+
+    Whatever: an answer that nobody thought of costs its own product, not the run.
+    """
     dialogue = Dialogue(ask)
     try:
         guess = work(dialogue)
     except (NotAPrice, CallError, BudgetError) as error:
         guess = Guess(error=str(error))
+    except Exception as error:
+        guess = Guess(error=redact(f"{type(error).__name__}: {error}")[:300])
     return dialogue.close(guess)
 
 

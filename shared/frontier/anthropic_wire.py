@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from shared.frontier.messages import Call, Reply, Request, Turn, Usage
-from shared.frontier.openai_wire import LONGEST
 
 _STOPS = {"max_tokens": "length", "tool_use": "tool", "refusal": "refusal"}
 
@@ -52,8 +51,6 @@ def messages_reply(value: dict[str, Any]) -> Reply:
         if block["type"] == "tool_use"
     ]
     stop = _STOPS.get(value.get("stop_reason") or "", "end")
-    if len(text) > LONGEST:
-        text, stop = text[:LONGEST], "length"
     usage = value.get("usage") or {}
     read = usage.get("cache_read_input_tokens") or 0
     written = usage.get("cache_creation_input_tokens") or 0

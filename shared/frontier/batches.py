@@ -1,42 +1,51 @@
 """Batches: the same requests at half the price, answered within a day.
 
 What comes back goes into the connection's cache, so whoever asks afterwards finds the answers
-there. A batch that was submitted is noted on disk at once: a notebook that was closed goes on
-waiting for it the next day, and submits nothing twice.
+there. A note of a batch is on disk before the vendor has it, and until its answers are stored: who
+was killed, lost the vendor's reply or wants more by now goes on with it, and buys nothing twice.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
+import contextlib
+import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from tqdm.auto import tqdm
 
-from shared.data.storage import write_json
-from shared.frontier import anthropic_wire, openai_wire
-from shared.frontier.clients import AnthropicClient, OpenAIClient, explained
+from shared.frontier.batch_vendors import (
+    AnthropicBatches,
+    BatchError,
+    Note,
+    OpenAIBatches,
+    Over,
+    Worker,
+    rows,
+)
+from shared.frontier.clients import AnthropicClient, OpenAIClient, cleaned, explained
 from shared.frontier.connection import Connection
 from shared.frontier.messages import Reply, Request
-from shared.frontier.money import at_most, cost
+from shared.frontier.models import find_model
+from shared.frontier.money import Bill, at_most, cost
 from shared.frontier.secrets import redact
 
 POLL_SECONDS = 30.0
 """Between two looks at a vendor's batch; a stand-in, which is quick, is looked at more often."""
-
-
-class BatchError(RuntimeError):
-    """A batch that cannot be submitted or followed; the message says what to do."""
+_billed: WeakKeyDictionary[Connection, set[tuple[str, str]]] = WeakKeyDictionary()
+"""Connection -> (batch, key) of the answers that its budget has paid."""
 
 
 @dataclass
 class BatchReport:
-    """What became of a batch. ``failed``: key of a request -> why it has no answer."""
+    """What was bought, for how many dollars, and what was not: key of a request -> the reason.
+
+    ``id`` is the last batch's. Answers that were stored already are not counted again.
+    """
 
     id: str = ""
     ended: bool = True
@@ -47,14 +56,9 @@ class BatchReport:
     def __str__(self) -> str:
         if not self.ended:
             return f"batch {self.id} is still being worked on; run the same again to go on waiting"
-        reasons = "".join(f"; {count} {why}" for why, count in self._reasons().items())
+        counts = Counter(why[:80] for why in self.failed.values())
+        reasons = "".join(f"; {count} {why}" for why, count in counts.items())
         return f"{self.bought:,} answers for ${self.cost_usd:.4f}{reasons}"
-
-    def _reasons(self) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        for why in self.failed.values():
-            counts[why[:80]] = counts.get(why[:80], 0) + 1
-        return counts
 
 
 def buy_batch(
@@ -68,202 +72,167 @@ def buy_batch(
 ) -> BatchReport:
     """Have requests answered at half price, into the connection's cache.
 
-    Requests that are answered already are left out. The note of a batch under way lies in
-    ``folder``; run again with the same requests to go on with it, also after ``patience`` seconds
-    were not enough. Raises BudgetError before anything is submitted if the cap might not hold,
-    and BatchError if the vendor refuses the batch.
+    Requests that are answered already are left out. Batches noted in ``folder`` that hold some of
+    the others are waited for first, and what is in none is submitted; several processes may do so
+    at once. Run again if ``patience`` seconds were not enough, or to submit what failed.
+    Raises BudgetError before anything is submitted if the cap might not hold, and BatchError if
+    the vendor refuses a batch, fails it or cannot be reached.
     """
+    from filelock import FileLock
+
     if connection.cache is None:
         raise ValueError("a batch needs a connection with a cache: that is where answers go")
-    wanted = {r.key(connection.address): r for r in requests}
-    wanted = {key: r for key, r in wanted.items() if connection.cache.get(key) is None}
-    if not wanted:
-        return BatchReport()
-    worker = _worker(connection)
+    worker, until = _worker(connection), time.monotonic() + patience
     poll = poll or (0.2 if connection.server else POLL_SECONDS)
-    note = Path(folder) / f"batch-{_digest(connection.address, wanted)}.json"
-    most = sum(at_most(connection.card, r) for r in wanted.values())
-    with connection.budget.reserve(most * (1 - connection.card.batch_discount)) as bill:
-        batch = _submitted(worker, wanted, note)
-        if not _ended(worker, batch, len(wanted), poll, patience, progress):
-            return BatchReport(batch, ended=False)
-        report = _collected(worker, batch, wanted, connection)
-        bill.dollars = report.cost_usd
-    note.unlink()
+    folder, report = Path(folder), BatchReport()
+    wanted = {r.key(connection.address): r for r in requests}
+    while _missing(connection, wanted, report):
+        with contextlib.ExitStack() as until_collected:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / "batches.lock"):  # of two processes, the second finds a note
+                if not (most := _missing(connection, wanted, report)):
+                    break  # another process has bought them while this one waited for the lock
+                note = _noted(folder, connection.address, most)
+                dollars = sum(most[key] for key in (note.keys if note else most) if key in most)
+                if note:  # it is paid for: no cap keeps its answers away
+                    dollars = min(dollars, connection.budget.left)
+                bill = until_collected.enter_context(connection.budget.reserve(dollars))
+                ours = None if note else {key: wanted[key] for key in most}
+                note = note or _submitted(worker, ours, connection, folder)
+            try:
+                report.ended = _ended(worker, note, until, poll, progress)
+                report.id = note.batch
+                if not report.ended:
+                    break
+                _collect(worker, note, connection, most, report, bill)
+            except Over as error:
+                _close(worker, note)
+                raise BatchError(f"{error}; run again to submit it anew") from None
+            _close(worker, note)
+        if ours:
+            break  # whatever became of it, one run submits once
     return report
 
 
-def _submitted(worker: Worker, wanted: dict[str, Request], note: Path) -> str:
-    """Submit the batch, or find the one that was submitted before a restart."""
-    mark = note.stem
-    if note.exists():
-        batch = json.loads(note.read_text(encoding="utf-8"))["batch"] or worker.find(mark)
-        if not batch:
-            raise BatchError(
-                "the process ended while it submitted a batch, and it is not known whether the "
-                f"vendor has it: look at the vendor's page of batches, cancel it there if it is "
-                f"there, then delete {note} and run again"
-            )
-        return batch
-    write_json({"batch": "", "requests": len(wanted)}, note)
+def _missing(
+    connection: Connection, wanted: dict[str, Request], report: BatchReport
+) -> dict[str, float]:
+    """Return the keys to buy, and dollars that each may cost. What failed waits for another run."""
+    share = 1 - connection.card.batch_discount
+    return {
+        key: at_most(connection.card, request) * share
+        for key, request in wanted.items()
+        if key not in report.failed and connection.cache.get(key) is None
+    }
+
+
+def _noted(folder: Path, address: str, keys: Iterable[str]) -> Note | None:
+    """Return a batch at this address that holds one of the keys."""
+    for note in map(Note.read, sorted(folder.glob("batch-*.json"))):
+        if note.address == address and not set(note.keys).isdisjoint(keys):
+            return note
+    return None
+
+
+def _submitted(
+    worker: Worker, requests: dict[str, Request], connection: Connection, folder: Path
+) -> Note:
+    """Submit a batch; if the vendor's reply gets lost, its note has no id yet."""
+    path = folder / f"batch-{secrets.token_hex(8)}.json"
+    note = Note(path, connection.address, connection.card.name, list(requests))
     try:
-        batch = worker.submit(wanted, mark)
+        note.batch = worker.submit(requests, note)
     except Exception as error:
-        note.unlink()
-        raise BatchError(f"the batch was refused: {explained(error)}") from None
-    write_json({"batch": batch, "requests": len(wanted)}, note)
-    return batch
+        why, status = explained(error), getattr(error, "status_code", None)
+        refused = status != 408 and 400 <= status < 500 if status else not why.paid
+        if refused or isinstance(error, UnicodeError) or not path.exists():  # nothing was made
+            _close(worker, note)
+            raise BatchError(f"the batch was refused: {why}") from None
+        note.doubt = f"the vendor's reply to a new batch got lost ({why})"
+    note.write()
+    return note
 
 
-def _ended(
-    worker: Worker, batch: str, total: int, poll: float, patience: float, progress: bool
-) -> bool:
-    """Wait for the end of a batch; false if patience ended first."""
-    until = time.monotonic() + patience
-    with tqdm(total=total, desc="batch", unit="request", disable=not progress) as bar:
+def _close(worker: Worker, note: Note) -> None:
+    note.path.unlink(missing_ok=True)
+    if note.file:
+        with contextlib.suppress(Exception):  # a file that stays there costs nothing
+            worker.sdk.files.delete(note.file)
+
+
+def _ended(worker: Worker, note: Note, until: float, poll: float, progress: bool) -> bool:
+    """Wait for the end of a batch; false if it does not come by ``until``."""
+    with tqdm(total=len(note.keys), desc="batch", unit="request", disable=not progress) as bar:
         while True:
-            ended, done = worker.progress(batch)
-            bar.update(done - bar.n)
+            ended = False
+            with _asking(note):
+                if not note.batch and (found := worker.find(note)):
+                    note.batch = found
+                    note.write()
+                if note.batch:
+                    ended, done = worker.progress(note.batch)
+                    bar.update(done - bar.n)
             if ended or time.monotonic() + poll > until:
                 return ended
             time.sleep(poll)
 
 
-def _collected(
-    worker: Worker, batch: str, wanted: dict[str, Request], connection: Connection
-) -> BatchReport:
+def _collect(
+    worker: Worker, note: Note, connection: Connection, most: dict[str, float],
+    report: BatchReport, bill: Bill,
+) -> None:  # fmt: skip
     """Put the answers where they are looked for; results come in any order, and not all come."""
-    report = BatchReport(batch, failed=dict.fromkeys(wanted, "without an answer"))
-    for key, found in worker.results(batch):
-        if key not in report.failed:
+    same = note.model == connection.card.name
+    card = connection.card if same else find_model(note.model)
+    billed, pending, unread = _billed.setdefault(connection, set()), set(note.keys), 0
+    with _asking(note):
+        data = worker.results(note.batch)
+    for key, row in rows(data):
+        unread += not key
+        if key not in pending:
             continue
-        if isinstance(found, Reply):
-            price = cost(connection.card, found.usage, batch=True)
-            connection.cache.put(key, replace(found, cost_usd=price))
-            connection.usage += found.usage
+        pending.remove(key)
+        try:
+            reply = worker.read(row)
+            if isinstance(reply, Reply):
+                reply = cleaned(reply)
+                reply = replace(reply, cost_usd=cost(card, reply.usage, batch=True))
+        except (AttributeError, LookupError, TypeError, ArithmeticError, ValueError) as error:
+            reply = f"the answer cannot be used ({type(error).__name__}: {error})"
+            bill.lost += most.get(key, 0.0)
+        if isinstance(reply, str):
+            report.failed |= {key: redact(reply)} if key in most else {}
+            continue
+        if (note.batch, key) not in billed:  # else this process was interrupted while collecting
+            billed.add((note.batch, key))
+            bill.dollars += reply.cost_usd
+            connection.usage += reply.usage
+        if connection.cache.get(key) is None:
+            connection.cache.put(key, reply)
             report.bought += 1
-            report.cost_usd += price
-            del report.failed[key]
-        else:
-            report.failed[key] = redact(found)
-    return report
-
-
-class Worker(Protocol):
-    """A vendor's batch API."""
-
-    def submit(self, requests: dict[str, Request], mark: str) -> str:
-        """Submit requests by key; return the batch's id."""
-        ...
-
-    def find(self, mark: str) -> str:
-        """Return the id of the batch that was submitted with this mark, or ''."""
-        ...
-
-    def progress(self, batch: str) -> tuple[bool, int]:
-        """Return whether a batch has ended, and how many of its requests are done."""
-        ...
-
-    def results(self, batch: str) -> Iterator[tuple[str, Reply | str]]:
-        """Yield key and reply, or key and the reason why there is none, in any order."""
-        ...
-
-
-class OpenAIBatches:
-    """Files of JSON lines, one request a line."""
-
-    def __init__(self, sdk: Any, chat: bool) -> None:
-        self._sdk = sdk
-        self._endpoint = "/v1/chat/completions" if chat else "/v1/responses"
-        self._body = openai_wire.chat_body if chat else openai_wire.responses_body
-        self._read = openai_wire.chat_reply if chat else openai_wire.responses_reply
-
-    def submit(self, requests: dict[str, Request], mark: str) -> str:
-        """Upload the file and create the batch, marked so that it is found after a crash."""
-        lines = (
-            {"custom_id": k, "method": "POST", "url": self._endpoint, "body": self._body(r)}
-            for k, r in requests.items()
+            report.cost_usd += reply.cost_usd
+    if unread and len(pending) == len(note.keys):
+        raise BatchError(
+            f"no line of the results of batch {note.batch} can be read: run again to fetch them "
+            f"once more, or delete {note.path} to buy them anew"
         )
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        file = self._sdk.files.create(
-            file=("requests.jsonl", io.BytesIO(text.encode())), purpose="batch"
-        )
-        made = self._sdk.batches.create(
-            input_file_id=file.id, endpoint=self._endpoint, completion_window="24h",
-            metadata={"mark": mark},
-        )  # fmt: skip
-        return made.id
-
-    def find(self, mark: str) -> str:
-        """Look through the batches of this account."""
-        for batch in self._sdk.batches.list():
-            if (batch.metadata or {}).get("mark") == mark:
-                return batch.id
-        return ""
-
-    def progress(self, batch: str) -> tuple[bool, int]:
-        """Ask once."""
-        found = self._sdk.batches.retrieve(batch)
-        if found.status == "failed":
-            errors = found.errors.data if found.errors else []
-            raise BatchError("; ".join(e.message or "" for e in errors[:3]) or "the batch failed")
-        counts = found.request_counts
-        done = counts.completed + counts.failed if counts else 0
-        return found.status in ("completed", "expired", "cancelled"), done
-
-    def results(self, batch: str) -> Iterator[tuple[str, Reply | str]]:
-        """Read the file of answers and the file of errors, then delete what was uploaded."""
-        found = self._sdk.batches.retrieve(batch)
-        for file in filter(None, (found.output_file_id, found.error_file_id)):
-            for line in self._sdk.files.content(file).text.splitlines():
-                value = json.loads(line)
-                yield value["custom_id"], self._reply(value)
-        self._sdk.files.delete(found.input_file_id)
-
-    def _reply(self, value: dict) -> Reply | str:
-        response, error = value.get("response") or {}, value.get("error") or {}
-        body = response.get("body") or {}
-        if response.get("status_code") != 200:
-            error = error or body.get("error") or {}
-            return f"{error.get('code') or ''} {error.get('message') or ''}".strip() or "failed"
-        return self._read(body)
+    why = "without an answer" + f" ({unread} lines cannot be read)" * bool(unread)
+    report.failed |= dict.fromkeys(pending & most.keys(), why)
 
 
-class AnthropicBatches:
-    """Requests in one call; results as a stream."""
-
-    def __init__(self, sdk: Any) -> None:
-        self._batches = sdk.messages.batches
-
-    def submit(self, requests: dict[str, Request], mark: str) -> str:
-        """Create the batch."""
-        entries = [
-            {"custom_id": key, "params": anthropic_wire.messages_body(request)}
-            for key, request in requests.items()
-        ]
-        return self._batches.create(requests=entries).id
-
-    def find(self, mark: str) -> str:
-        """Batches carry no mark here: nobody can tell."""
-        return ""
-
-    def progress(self, batch: str) -> tuple[bool, int]:
-        """Ask once."""
-        found = self._batches.retrieve(batch)
-        counts = found.request_counts
-        done = counts.succeeded + counts.errored + counts.expired + counts.canceled
-        return found.processing_status == "ended", done
-
-    def results(self, batch: str) -> Iterator[tuple[str, Reply | str]]:
-        """Read the results."""
-        for entry in self._batches.results(batch):
-            result = entry.result
-            if result.type == "succeeded":
-                yield entry.custom_id, anthropic_wire.messages_reply(result.message.to_dict())
-            elif result.type == "errored":
-                yield entry.custom_id, f"errored: {result.error.error.message}"
-            else:
-                yield entry.custom_id, result.type
+@contextlib.contextmanager
+def _asking(note: Note) -> Iterator[None]:
+    """Turn what an SDK raises into a BatchError without keys, and a batch of nobody into Over."""
+    try:
+        yield
+    except BatchError:
+        raise
+    except Exception as error:
+        why = explained(error)
+        if note.batch and getattr(error, "status_code", None) == 404:
+            other = "or belongs to the account of another key"
+            raise Over(f"batch {note.batch} is gone at the vendor, {other} ({why})") from None
+        raise BatchError(f"{why}; run the same again to go on waiting for the batch") from None
 
 
 def _worker(connection: Connection) -> Worker:
@@ -274,7 +243,3 @@ def _worker(connection: Connection) -> Worker:
         return AnthropicBatches(client.sdk)
     assert isinstance(client, OpenAIClient)
     return OpenAIBatches(client.sdk, client.chat)
-
-
-def _digest(address: str, keys: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join([address, *sorted(keys)]).encode()).hexdigest()[:16]

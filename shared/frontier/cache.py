@@ -27,11 +27,15 @@ class Cache:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=NORMAL")  # survives kill -9
             self._database.execute(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            raise ValueError(
-                f"{self.path} is not a cache of replies ({error}); move it away, and what it held "
-                "will be asked again"
-            ) from error
+            self._database.execute("SELECT key, reply FROM replies LIMIT 0")
+        except sqlite3.Error as error:
+            other = "not a database" in str(error) or "no such column" in str(error)
+            remedy = (
+                "is not a cache of replies; move it away, and what it held is asked again"
+                if other
+                else "cannot be opened for writing; look at its rights and at the disk"
+            )
+            raise ValueError(f"{self.path} {remedy} ({error})") from error
 
     def get(self, key: str) -> Reply | None:
         """Return the stored reply, or None; one that cannot be read counts as none."""

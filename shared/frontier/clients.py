@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from shared.frontier import anthropic_wire, openai_wire
-from shared.frontier.messages import Reply, Request
+from shared.frontier.messages import Call, Reply, Request, Usage
 from shared.frontier.secrets import Secret, redact, without_keys
 
 RETRIES = 6
@@ -20,15 +21,25 @@ TIMEOUT = 60.0
 """Seconds until an attempt counts as lost."""
 
 
-_UNPAID = re.compile(r"\b(?:insufficient_quota|current quota|credit balance|billing)\b")
+LONGEST = 20_000
+"""Characters of an answer that are kept; no answer of this course needs more."""
+
+_UNPAID = re.compile(
+    r"\b(?:insufficient_quota|billing_error|exceeded your current quota|"
+    r"credit balance is too low)\b"
+)
+_FORBIDDEN = re.compile(r"(?i)permission|authentication|api key|organi[sz]ation|project")
 
 
 class CallError(RuntimeError):
-    """A call that gave no answer. ``final``: no other call can succeed either (key, quota)."""
+    """A call that gave no answer. ``final``: no other call can succeed either (key, quota).
 
-    def __init__(self, reason: str, final: bool = False) -> None:
+    ``paid``: the vendor may have made an answer, and billed it, that did not arrive.
+    """
+
+    def __init__(self, reason: str, final: bool = False, paid: bool = False) -> None:
         super().__init__(redact(reason)[:300])
-        self.final = final
+        self.final, self.paid = final, paid
 
 
 class Client(Protocol):
@@ -48,11 +59,12 @@ class OpenAIClient:
         self, key: Secret, base_url: str | None = None, *, chat: bool = False,
         retries: int = RETRIES, timeout: float = TIMEOUT,
     ) -> None:  # fmt: skip
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
         self.sdk = OpenAI(
-            api_key=key.reveal(), base_url=base_url, max_retries=retries, timeout=timeout
-        )
+            api_key=key.reveal(), base_url=base_url, max_retries=retries, timeout=timeout,
+            http_client=_direct(base_url, DefaultHttpxClient),
+        )  # fmt: skip
         self.chat = chat
         self._body, self._read = openai_wire.responses_body, openai_wire.responses_reply
         self._create = self.sdk.responses.create
@@ -72,16 +84,30 @@ class AnthropicClient:
         self, key: Secret, base_url: str | None = None, *, retries: int = RETRIES,
         timeout: float = TIMEOUT,
     ) -> None:  # fmt: skip
-        from anthropic import Anthropic
+        from anthropic import Anthropic, DefaultHttpxClient
 
         self.sdk = Anthropic(
-            api_key=key.reveal(), base_url=base_url, max_retries=retries, timeout=timeout
-        )
+            api_key=key.reveal(), base_url=base_url, max_retries=retries, timeout=timeout,
+            http_client=_direct(base_url, DefaultHttpxClient),
+        )  # fmt: skip
 
     def ask(self, request: Request) -> Reply:
         """Return the answer, or raise CallError."""
         body = anthropic_wire.messages_body(request)
         return _asked(self.sdk.messages.create, body, anthropic_wire.messages_reply)
+
+
+def is_local(url: str | None) -> bool:
+    """Tell whether a server is on this machine."""
+    return urlsplit(url or "").hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _direct(base_url: str | None, client: Callable[..., Any]) -> Any:
+    """Return a client that goes round a proxy of the environment, for a server on this machine."""
+    if not is_local(base_url):
+        return None
+    # One SDK reads the environment itself, and heeds only what is said of this very host.
+    return client(trust_env=False, mounts={f"all://{urlsplit(base_url or '').hostname}": None})
 
 
 def _asked(create: Callable[..., Any], body: dict, read: Callable[[dict], Reply]) -> Reply:
@@ -91,10 +117,33 @@ def _asked(create: Callable[..., Any], body: dict, read: Callable[[dict], Reply]
     except Exception as error:  # two SDKs, each with a family of its own
         raise explained(error) from None  # the original may hold the request, headers and all
     try:
-        reply = read(answer.to_dict())
-    except (AttributeError, KeyError, TypeError, IndexError, ValueError) as error:
-        raise CallError(f"the server's answer has not the shape agreed on ({error!r})") from None
-    return replace(reply, text=without_keys(reply.text), seconds=time.perf_counter() - start)
+        value = answer.to_dict()
+        if isinstance(value.get("error"), dict) and value["error"]:
+            raise ValueError(value["error"].get("message") or "an error without a message")
+        reply = cleaned(read(value))
+    except (AttributeError, LookupError, TypeError, ArithmeticError, ValueError) as error:
+        why = f"the server's answer cannot be used ({type(error).__name__}: {error})"
+        raise CallError(why, paid=True) from None
+    return replace(reply, seconds=time.perf_counter() - start)
+
+
+def cleaned(reply: Reply) -> Reply:
+    """Return a reply as it can be kept: no keys, no half characters, no end of text or arguments.
+
+    Token counts that cannot be are put right: none below 0, no more cached than there are.
+    """
+    calls = tuple(Call(*map(_clean, (c.id, c.name, c.arguments))) for c in reply.calls)
+    text, stop = _clean(reply.text), reply.stop
+    if len(text) > LONGEST or any(len(call.arguments) > LONGEST for call in calls):
+        text, stop, calls = text[:LONGEST], "length", ()
+    counts = {name: max(int(count or 0), 0) for name, count in vars(reply.usage).items()}
+    counts["cached"] = min(counts["cached"], counts["input"])
+    model = _clean(reply.model or "")[:200]
+    return replace(reply, text=text, stop=stop, calls=calls, usage=Usage(**counts), model=model)
+
+
+def _clean(text: str) -> str:
+    return without_keys(text.encode("utf-8", "replace").decode())
 
 
 def explained(error: Exception) -> CallError:
@@ -105,7 +154,12 @@ def explained(error: Exception) -> CallError:
     inner = inner if isinstance(inner, dict) else {}
     message = inner.get("message") or str(error) or type(error).__name__
     if status is None:
-        return CallError(f"no answer ({type(error).__name__}: {message})")
+        url = str(getattr(getattr(error, "request", None), "url", ""))
+        where = f" from {url}; is a server there?" if url else ""
+        sent = "Connect" not in type(error.__cause__).__name__
+        return CallError(f"no answer{where} ({type(error).__name__}: {message})", paid=sent)
     code = inner.get("code") or inner.get("type") or ""
-    final = status in (401, 403, 404) or bool(_UNPAID.search(f"{code} {message}"))
-    return CallError(f"HTTP {status} {code}: {message}", final)
+    said = f"{code} {message}"
+    final = status in (401, 402, 404) or bool(_UNPAID.search(said))
+    final = final or (status == 403 and bool(_FORBIDDEN.search(said)))
+    return CallError(f"HTTP {status} {code}: {message}", final, paid=status == 200)

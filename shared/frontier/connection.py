@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
 
 from shared import mind, standin
 from shared.frontier.cache import Cache
-from shared.frontier.clients import AnthropicClient, CallError, Client, OpenAIClient
+from shared.frontier.clients import (
+    AnthropicClient,
+    CallError,
+    Client,
+    OpenAIClient,
+    is_local,
+)
 from shared.frontier.messages import Reply, Request, Usage
 from shared.frontier.models import ModelCard, find_model
 from shared.frontier.money import Budget, about, at_most, cost
 from shared.frontier.secrets import Secret, get_secret
-from shared.standin import StandIn
+from shared.standin import StandIn, is_stand_in
 
 CONCURRENCY = 32
 """Calls under way at a time. Vendors' limits for new accounts are hundreds a minute."""
@@ -51,6 +59,8 @@ class Connection:
         label: str = "",
         server: StandIn | None = None,
     ) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency={concurrency}: at least 1 call at a time")
         self.card, self.client, self.address, self.label = card, client, address, label
         self.server = server
         self.cache = Cache(cache) if cache else None
@@ -59,8 +69,9 @@ class Connection:
         self.asked, self.remembered, self.usage = 0, 0, Usage()
         self._slots = threading.BoundedSemaphore(concurrency)
         self._lock = threading.Lock()
-        self._same: dict[str, threading.Lock] = {}  # two of one request: the second one waits
+        self._same: dict[str, tuple[threading.Lock, int]] = {}  # of one request the second waits
         self._broken: str | None = None
+        self._stopped = False
 
     def ask(self, request: Request) -> Reply:
         """Return the answer to a request: the stored one, or a new one within the cap.
@@ -70,13 +81,22 @@ class Connection:
         after an error that no other call can escape (a wrong key, no quota), nothing is sent.
         """
         key = request.key(self.address)
+        with self._one_at_a_time(key) if self.cache is not None else contextlib.nullcontext():
+            return self._answer(request, key)
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self, key: str) -> Iterator[None]:
         with self._lock:
-            same = self._same.setdefault(key, threading.Lock())
-        with same if self.cache is not None else contextlib.nullcontext():
-            try:
-                return self._answer(request, key)
-            finally:
-                self._same.pop(key, None)  # whoever comes now finds the answer stored
+            same, waiting = self._same.get(key, (threading.Lock(), 0))
+            self._same[key] = same, waiting + 1
+        try:
+            with same:
+                yield
+        finally:
+            with self._lock:
+                same, waiting = self._same.pop(key)
+                if waiting > 1:
+                    self._same[key] = same, waiting - 1
 
     def _answer(self, request: Request, key: str) -> Reply:
         if found := self._stored(key):
@@ -84,29 +104,42 @@ class Connection:
                 self.remembered += 1
             return found
         with self._slots:
-            if self._broken:
-                raise CallError(self._broken, final=True)
-            with self.budget.reserve(at_most(self.card, request)) as bill:
-                reply = self._bought(request)
-                bill.dollars = reply.cost_usd
-        if self.cache is not None:
-            self.cache.put(key, reply)
+            most = at_most(self.card, request)
+            with self.budget.reserve(most) as bill:
+                if self._broken or self._stopped:
+                    raise CallError(self._broken or "stopped before this was asked", final=True)
+                try:
+                    reply = self.client.ask(request)
+                except CallError as error:
+                    bill.lost = most if error.paid else 0.0
+                    if error.final:
+                        self._broken = str(error)
+                    raise
+                bill.dollars = cost(self.card, reply.usage)
+        reply = replace(reply, cost_usd=bill.dollars)
         with self._lock:
             self.asked += 1
             self.usage += reply.usage
+        self._store(key, reply)
         return reply
 
     def _stored(self, key: str) -> Reply | None:
-        return None if self.cache is None else self.cache.get(key)
-
-    def _bought(self, request: Request) -> Reply:
         try:
-            reply = self.client.ask(request)
-        except CallError as error:
-            if error.final:
-                self._broken = str(error)
-            raise
-        return replace(reply, cost_usd=cost(self.card, reply.usage))
+            return None if self.cache is None else self.cache.get(key)
+        except sqlite3.Error as error:
+            self._broken = (
+                f"the cache {self.cache.path} cannot be read ({error}): nothing is bought"
+            )
+            return None
+
+    def _store(self, key: str, reply: Reply) -> None:
+        try:
+            if self.cache is not None:
+                self.cache.put(key, reply)
+        except sqlite3.Error as error:  # this answer is used, but no other is bought
+            self._broken = (
+                f"the cache {self.cache.path} cannot be written ({error}): is the disk full?"
+            )
 
     def map(
         self, work: Callable[[T], R], things: Sequence[T], *, desc: str = "", progress: bool = True
@@ -124,19 +157,29 @@ class Connection:
                     results[futures[future]] = future.result()
                     bar.set_postfix_str(f"${self.budget.spent:.4f}", refresh=False)
                     bar.update()
+            except BaseException:
+                self._stopped = True
+                raise
             finally:
                 threads.shutdown(wait=True, cancel_futures=True)
+                self._stopped = False
         return [results[i] for i in range(len(things))]
 
-    def estimate(self, requests: Iterable[Request], output: int = 40) -> str:
-        """Say what the requests will cost, before the first: probably, at most, and the cap."""
+    def estimate(self, requests: Iterable[Request], output: int = 100, *, calls: int = 1) -> str:
+        """Say what the requests will cost, before the first: probably, at most, and the cap.
+
+        ``output`` tokens an answer are assumed, thinking included. With ``calls`` more than 1, the
+        requests are the first of so many, which are longer: then there is no most but the cap.
+        """
         wanted = {r.key(self.address): r for r in requests}
         new = [r for key, r in wanted.items() if self._stored(key) is None]
-        probably = sum(about(self.card, r, output) for r in new)
-        most = sum(at_most(self.card, r) for r in new)
+        probably = sum(about(self.card, r, output) for r in new) * calls
+        most = 2 * sum(at_most(self.card, r) for r in new)  # each answer may be repaired once
+        times = f", up to {calls} times each" if calls > 1 else ""
+        limit = f", at most ${most:.4f}" if calls == 1 else ""
         return (
-            f"{len(new):,} calls of {self.card.name} ({len(wanted) - len(new):,} more are stored): "
-            f"about ${probably:.4f}, at most ${most:.4f}; cap ${self.budget.cap:.2f}"
+            f"{len(new):,} calls of {self.card.name}{times} ({len(wanted) - len(new):,} more are "
+            f"stored): about ${probably:.4f}{limit}; cap ${self.budget.cap:.2f}"
         )
 
     def summary(self) -> str:
@@ -146,6 +189,7 @@ class Connection:
             f"{self.asked:,} calls ({self.remembered:,} answers were stored already), "
             f"{u.input:,} tokens in ({u.cached:,} cached), {u.output:,} out "
             f"({u.reasoning:,} reasoning), ${self.budget.spent:.4f} spent"
+            + (f" (and up to ${lost:.4f} for lost answers)" if (lost := self.budget.lost) else "")
             + (f" by a {self.label}: no real money" if self.label else "")
         )
 
@@ -184,26 +228,33 @@ def connect(
     key = get_secret(card.key) if card.key else Secret("none")
     if stand_in is None:
         stand_in = key is None and base_url is None
-    if stand_in:
-        server = (StandIn() if stand_in is True else stand_in).__enter__()
-        root, key, address = server.url, Secret("stand-in"), f"stand-in {_stand_in_version()}"
-        base_url = root if card.protocol == "messages" else f"{root}/v1"
-    else:
+    with contextlib.ExitStack() as on_failure:
         server = None
+        if stand_in:
+            server = on_failure.enter_context(StandIn() if stand_in is True else stand_in)
+            key = Secret("stand-in")
+            base_url = server.url if card.protocol == "messages" else f"{server.url}/v1"
         base_url = base_url or card.base_url or None
-        address = base_url or card.vendor
-    if key is None:
-        raise ValueError(f"{model} needs a key: set {card.key}, or use the stand-in")
-    return Connection(
-        card,
-        make_client(card, key, base_url, **options),
-        address=address,
-        cache=cache,
-        cap=cap,
-        concurrency=concurrency,
-        label="stand-in" if stand_in else "",
-        server=server,
-    )
+        if key is None and is_local(base_url):
+            key = Secret("none")  # a server of one's own
+        if key is None:
+            raise ValueError(f"{model} needs a key: set {card.key}, or use the stand-in")
+        client = make_client(card, key, base_url, **options)
+        # The environment may name another server, too; what that one answers is not the vendor's.
+        url = str(client.sdk.base_url)
+        stand_in = stand_in or is_stand_in(url)
+        connection = Connection(
+            card,
+            client,
+            address=f"stand-in {_stand_in_version()}" if stand_in else _address(card, url),
+            cache=cache,
+            cap=cap,
+            concurrency=concurrency,
+            label="stand-in" if stand_in else "",
+            server=server,
+        )
+        on_failure.pop_all()
+        return connection
 
 
 def make_client(card: ModelCard, key: Secret, base_url: str | None, **options: Any) -> Client:
@@ -211,6 +262,18 @@ def make_client(card: ModelCard, key: Secret, base_url: str | None, **options: A
     if card.protocol == "messages":
         return AnthropicClient(key, base_url, **options)
     return OpenAIClient(key, base_url, chat=card.protocol == "chat", **options)
+
+
+_VENDORS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
+
+
+def _address(card: ModelCard, url: str) -> str:
+    """Return who answers, for cache and manifest: the vendor's name, or a URL without secrets."""
+    parts = urlsplit(url)
+    if parts.hostname in _VENDORS:
+        return card.vendor
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname}{port}{parts.path.rstrip('/')}"
 
 
 def _stand_in_version() -> str:

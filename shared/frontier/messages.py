@@ -79,7 +79,7 @@ class Request:
     def key(self, address: str) -> str:
         """Return a hash of all that the answer depends on; ``address`` is who is asked."""
         canonical = json.dumps([address, asdict(self)], sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return hashlib.sha256(_bytes(canonical)).hexdigest()
 
     def characters(self) -> int:
         """Return about how long the request is, in characters."""
@@ -87,7 +87,11 @@ class Request:
 
     def size(self) -> int:
         """Return how many bytes a tokenizer may see; no model makes more tokens than bytes."""
-        return len(json.dumps(asdict(self), ensure_ascii=False).encode())
+        return len(_bytes(json.dumps(asdict(self), ensure_ascii=False)))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # half a character in a shop's text is no error
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,8 @@ def find_model(name: str) -> ModelCard:
         raise ValueError(f"no model {name!r} in {FILE.name}. {hint}")
     if not tuned:
         return card
-    price, cached, output = card.fine_tuned or (None, None, None)
+    free = (0, 0, 0) if card.input == card.output == 0 else None  # on hardware of one's own
+    price, cached, output = card.fine_tuned or free or (None, None, None)
     return replace(card, name=name, input=price, cached_input=cached, output=output)
 
 

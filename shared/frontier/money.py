@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from shared.frontier.models import ModelCard, dollars
 CHARS_PER_TOKEN = 4.0
 """English prose; used to guess, never to bound."""
 
-_WRITING = {"messages": 0.25}
+_WRITING = {"messages": 0.25, "responses": 0.25}
 """Protocol -> what putting tokens into the vendor's cache costs more, as a share of their price."""
 
 _OVERHEAD = 500
@@ -27,7 +28,7 @@ class BudgetError(RuntimeError):
 def cost(card: ModelCard, usage: Usage, batch: bool = False) -> float:
     """Return what an answer cost, in dollars. ValueError if the model's price is not known."""
     surcharge = _WRITING.get(card.protocol, 0.0) * usage.written
-    paid = Usage(usage.input + round(surcharge), usage.cached, usage.output)
+    paid = Usage(usage.input + math.ceil(surcharge), usage.cached, usage.output)
     return dollars(card, paid, batch=batch)
 
 
@@ -47,12 +48,14 @@ def about(card: ModelCard, request: Request, output: int = 40) -> float:
 class Budget:
     """A cap that holds with many calls under way: each reserves the most it can cost beforehand.
 
-    ``cap`` and ``spent`` are dollars; no cap: inf. What an SDK's retries cost is not seen here;
-    vendors bill no answer that was not given.
+    ``cap``, ``spent`` and ``lost`` are dollars; no cap: inf. ``lost`` is what answers may have cost
+    that were sent for and did not arrive whole: vendors bill an answer that they made, read or not.
+    An attempt that an SDK repeats after an error of the server is billed by nobody.
     """
 
     cap: float
     spent: float = 0.0
+    lost: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse a cap that could never hold."""
@@ -64,7 +67,7 @@ class Budget:
     @property
     def left(self) -> float:
         """Dollars that are neither spent nor reserved."""
-        return self.cap - self.spent - self._reserved
+        return self.cap - self.spent - self.lost - self._reserved
 
     @contextlib.contextmanager
     def reserve(self, most: float) -> Iterator[Bill]:
@@ -76,9 +79,10 @@ class Budget:
         with self._lock:
             self._lock.wait_for(lambda: most <= self.left or not self._under_way)
             if most > self.left:
+                lost = f", for lost answers perhaps ${self.lost:.4f}" if self.lost else ""
                 raise BudgetError(
                     f"the call may cost ${most:.4f}, and of the cap of ${self.cap:.2f} only "
-                    f"${max(self.left, 0):.4f} is left (spent: ${self.spent:.4f})"
+                    f"${max(self.left, 0):.4f} is left (spent: ${self.spent:.4f}{lost})"
                 )
             self._reserved += most
             self._under_way += 1
@@ -90,11 +94,13 @@ class Budget:
                 self._under_way -= 1
                 self._reserved = self._reserved - most if self._under_way else 0.0
                 self.spent += bill.dollars
+                self.lost += bill.lost
                 self._lock.notify_all()
 
 
 @dataclass
 class Bill:
-    """What a call did cost, to be filled in by whoever makes it."""
+    """What a call did cost, to be filled in by whoever makes it; ``lost`` as in Budget."""
 
     dollars: float = 0.0
+    lost: float = 0.0

@@ -11,9 +11,6 @@ from typing import Any
 
 from shared.frontier.messages import Call, Reply, Request, Turn, Usage
 
-LONGEST = 20_000
-"""Characters of an answer that are kept; no answer of this course needs more."""
-
 
 def responses_body(request: Request) -> dict[str, Any]:
     """Return the JSON body of ``POST /v1/responses``."""
@@ -40,7 +37,9 @@ def responses_body(request: Request) -> dict[str, Any]:
 
 
 def responses_reply(value: dict[str, Any]) -> Reply:
-    """Read the body of an answer of ``/v1/responses``."""
+    """Read the body of an answer of ``/v1/responses``. ValueError if the model failed to answer."""
+    if value.get("status") in ("failed", "cancelled"):
+        raise ValueError(f"{value['status']}: {(value.get('error') or {}).get('message')}")
     texts, calls, stop = [], [], "end"
     for item in value["output"]:
         if item["type"] == "function_call":
@@ -60,6 +59,7 @@ def responses_reply(value: dict[str, Any]) -> Reply:
         usage.get("input_tokens"), (usage.get("input_tokens_details") or {}).get("cached_tokens"),
         usage.get("output_tokens"),
         (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
+        (usage.get("input_tokens_details") or {}).get("cache_write_tokens"),
     )  # fmt: skip
 
 
@@ -95,8 +95,11 @@ def chat_reply(value: dict[str, Any]) -> Reply:
         for call in message.get("tool_calls") or []
     ]
     usage = value.get("usage") or {}
+    content = message.get("content") or message.get("refusal") or ""
+    if isinstance(content, list):  # parts, as some servers answer
+        content = "".join(part.get("text") or "" for part in content)
     return _reply(
-        message.get("content") or message.get("refusal") or "", stop, calls, value.get("model", ""),
+        content, stop, calls, value.get("model", ""),
         usage.get("prompt_tokens"), (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
         usage.get("completion_tokens"),
         (usage.get("completion_tokens_details") or {}).get("reasoning_tokens"),
@@ -104,8 +107,6 @@ def chat_reply(value: dict[str, Any]) -> Reply:
 
 
 def _reply(text: str, stop: str, calls: list[Call], model: str, *tokens: int | None) -> Reply:
-    if len(text) > LONGEST:
-        text, stop = text[:LONGEST], "length"
     return Reply(text, stop, tuple(calls), Usage(*(count or 0 for count in tokens)), model)
 
 

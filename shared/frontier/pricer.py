@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,18 +15,22 @@ from shared.frontier.answers import guessed, to_estimates
 from shared.frontier.connection import Connection
 from shared.frontier.techniques import Technique
 
+_SAY = "(?:answer|respond|reply|output|say)"
 _ORDERS = re.compile(
-    r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:above|previous|prior|all|instructions?|"
+    r"\b(?:ignore|disregard|forget|override)\b.{0,30}\b(?:above|previous|prior|instructions?|"
     r"rules?|prompt)\b|\b(?:system|developer) (?:prompt|message)\b"
-    r"|\byou (?:must|are to|should now) (?:answer|respond|reply|output|say)\b"
-    r"|\banswer (?:with )?\$?\d",
+    rf"|\byou (?:must|are to|should now) {_SAY}\b|\b(?:please|always|now) {_SAY}\b"
+    r"|\b(?:answer|respond|reply) (?:only )?(?:with )?[${]?\d|\b(?:say|output) [${]\d"
+    rf"|\b{_SAY} only with\b|\byour (?:answer|reply) is\b",
     re.IGNORECASE | re.DOTALL,
 )
 
 
 def gives_orders(text: str) -> bool:
     """Tell whether a product's text speaks to the model that reads it (prompt injection)."""
-    return bool(_ORDERS.search(text))
+    # Full-width letters and spaces without width read as plain ones to a model, so here, too.
+    plain = re.sub("[\u00ad\u200b-\u200f\u2060\ufeff]", "", unicodedata.normalize("NFKC", text))
+    return bool(_ORDERS.search(plain))
 
 
 class FrontierPricer:
@@ -54,9 +59,11 @@ class FrontierPricer:
         return {"model": model, "address": address, "technique": self.technique.settings}
 
     def estimate(self, products: Sequence[Product]) -> str:
-        """Say what pricing these products will cost, counting the first call for each."""
-        model = self.connection.card.name
-        return self.connection.estimate(self.technique.first(model, p) for p in products)
+        """Say what pricing these products will cost, before the first call."""
+        model, calls = self.connection.card.name, self.technique.calls
+        return self.connection.estimate(
+            (self.technique.first(model, product) for product in products), calls=calls
+        )
 
     def price(self, products: Sequence[Product]) -> Estimates:
         """Estimate the price of each product, in dollars."""

@@ -18,7 +18,7 @@ from shared.data.storage import fingerprint
 from shared.frontier.answers import PRICE_SCHEMA, Dialogue, Guess
 from shared.frontier.messages import Request, Turn
 from shared.pricers.neighbours import Neighbours
-from shared.prompts import SYSTEM, answer, question, quoted
+from shared.prompts import SYSTEM, NotAPrice, answer, question, quoted
 
 MOST_CHARS = 2_000
 """Characters of a product's text that are sent; what is cut is the tail of the seller's prose."""
@@ -27,12 +27,13 @@ MOST_CHARS = 2_000
 class Technique(Protocol):
     """A way to ask. ``settings`` is all that changes the answers, as JSON-able values.
 
-    ``single``: one call is all it takes, so that it can be bought in a batch.
+    ``calls``: how many calls it takes at most for a product, repairs aside. Where one is all, it
+    can be bought in a batch.
     """
 
     name: str
     settings: dict[str, Any]
-    single: bool
+    calls: int
 
     def first(self, model: str, product: Product) -> Request:
         """Return the first request about a product: what can be estimated, and batched."""
@@ -47,7 +48,7 @@ class Technique(Protocol):
 class ZeroShot:
     """The question, and nothing else."""
 
-    single: ClassVar[bool] = True
+    calls: ClassVar[int] = 1
     name: str = "zero-shot"
     effort: str | None = None
 
@@ -78,7 +79,7 @@ class MultiShot:
     be the fitted nearest neighbours to look with, so that they are fitted once.
     """
 
-    single: ClassVar[bool] = True
+    calls: ClassVar[int] = 1
     train: pa.Table
     shots: int = 8
     similar: bool | Neighbours = False
@@ -145,7 +146,7 @@ def searcher(train: pa.Table, given: bool | Neighbours, results: int) -> Neighbo
 class Chain:
     """Three calls: say what it is, say what such things cost, then name the price."""
 
-    single: ClassVar[bool] = False
+    calls: ClassVar[int] = 3
     name: str = "chain"
 
     @property
@@ -191,10 +192,10 @@ class SelfConsistency:
     and the greatest answer, which is a spread, not a promise: calibrate it before you trust it.
     """
 
-    single: ClassVar[bool] = False
     technique: Technique
     k: int = 5
     name: str = field(init=False)
+    calls: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Take the name and the settings of what is repeated."""
@@ -202,15 +203,21 @@ class SelfConsistency:
             raise ValueError(f"the median of {self.k} answers: at least 2")
         self.name = f"{self.technique.name} x{self.k}"
         self.settings = {"k": self.k, "of": self.technique.settings}
+        self.calls = self.k * self.technique.calls
 
     def first(self, model: str, product: Product) -> Request:
         """Return the first of the k requests."""
         return self.technique.first(model, product)
 
     def price(self, model: str, product: Product, dialogue: Dialogue) -> Guess:
-        """Ask k times and take the median of the prices that could be read."""
-        prices = []
+        """Ask k times and take the median of the prices that were read, half of k or more."""
+        prices, unread = [], []
         for sample in range(self.k):
             request = replace(self.first(model, product), sample=sample)
-            prices.append(dialogue.price(request).price)
+            try:
+                prices.append(dialogue.price(request).price)
+            except NotAPrice as error:
+                unread.append(str(error))
+        if len(prices) < self.k / 2:
+            raise NotAPrice(f"{len(unread)} of {self.k} answers held no price: {unread[0]}")
         return Guess(float(np.median(prices)), min(prices), max(prices))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -53,15 +53,16 @@ class ToolUse:
     After ``rounds`` rounds of calls the model may call nothing more, and has to answer.
     """
 
-    single: ClassVar[bool] = False
     train: pa.Table
     rounds: int = 3
     results: int = 5
     neighbours: Neighbours | None = None
     name: str = field(init=False, default="tools")
+    calls: int = field(init=False)
 
     def __post_init__(self) -> None:
         """Get ready to search."""
+        self.calls = self.rounds + 1
         self.settings = {
             "rounds": self.rounds, "results": self.results, "train": fingerprint(self.train),
             "tools": [vars(SEARCH), vars(UNIT_PRICE)],
@@ -91,7 +92,8 @@ class ToolUse:
         try:
             arguments = json.loads(call.arguments or "{}")
             value = self._do(call.name, arguments)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError,
+                ArithmeticError) as error:  # fmt: skip
             value = {"error": f"{type(error).__name__}: {error}"}
         return Result(call.id, json.dumps(value, ensure_ascii=False)[:4_000])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import ttest_rel
+from scipy.stats import binomtest, ttest_rel
 
 from shared.data.storage import fingerprint
 from shared.evaluation import compare, evaluate, holm
@@ -38,12 +38,14 @@ class Change:
     In percent, with 95 % BCa intervals (low, high): ``error``, the change of the mean absolute
     log error |ln(estimate / price)|, and ``level``, that of the answers' geometric mean.
     ``moved`` is the median percentage by which an answer moved: luck or change, it does not say.
-    ``p`` is the smaller of the two paired tests' p-values after Holm. ``failed`` were left out.
+    ``failed`` counts the products without an estimate (before, after), which are left out there;
+    that these became more or fewer is tested, too (McNemar, exact), where any did.
+    ``p`` is the smallest of the paired tests' p-values after Holm.
     ``models``: the names under which the model answered, before and after.
     """
 
     n: int
-    failed: int
+    failed: tuple[int, int]
     error: float
     error_interval: tuple[float, float]
     level: float
@@ -51,6 +53,7 @@ class Change:
     moved: float
     p_error: float
     p_level: float
+    p_failed: float
     p: float
     alpha: float = ALPHA
     models: tuple[str, str] = ("", "")
@@ -61,11 +64,15 @@ class Change:
         return self.p < self.alpha
 
     def __str__(self) -> str:
+        failed = f"failed {self.failed[0]:,} before, {self.failed[1]:,} now"
+        if not self.n:
+            said = "CHANGED" if self.changed else "CANNOT BE COMPARED"
+            return f"{said} ({p_text(self.p)}): no product has two estimates, {failed}"
         ends = [f"[{a:+.1f} to {b:+.1f}]" for a, b in (self.error_interval, self.level_interval)]
         renamed = "; the vendor says it: {} answered before, {} now".format(*self.models)
         return (
             f"{'CHANGED' if self.changed else 'no change found'} ({p_text(self.p)}, {self.n:,} "
-            f"products, {self.failed:,} failed): error {self.error:+.1f} % {ends[0]}, "
+            f"products, {failed}): error {self.error:+.1f} % {ends[0]}, "
             f"level {self.level:+.1f} % {ends[1]}, median answer moved by {self.moved:.1f} %"
             f"{renamed if self.models[0] != self.models[1] else ''}"
         )
@@ -128,8 +135,12 @@ class Canary:
         runs = [stored] if stored else self.runs()
         if not runs:
             raise ValueError(f"no run in {self.folder}: power is simulated from a stored one")
+        if len({load(run)[1]["pricer"] for run in runs}) > 1:
+            raise ValueError(f"{self.folder} has runs of several pricers: say which, stored=…")
         errors = np.abs(_logs(self._open(runs[-1])[0]))
         errors = errors[np.isfinite(errors)]
+        if n < 1 or not len(errors):
+            raise ValueError(f"power of {n} products from {len(errors)} errors of {runs[-1]}")
         rng, alarms, chunk = np.random.default_rng(seed), 0, max(1, CHUNK // n)
         for start in range(0, simulations, chunk):
             shape = (min(chunk, simulations - start), n)
@@ -158,7 +169,7 @@ class Canary:
         if found is None:
             raise ValueError(f"{path} is no finished run; run the canary again to finish it")
         if found[1]["items"]["fingerprint"] != self.fingerprint:
-            raise ValueError(f"{path} is a run of other items: one folder, one set of canaries")
+            raise ValueError(f"{path} is a run of other items; another set needs another folder")
         return found
 
 
@@ -179,10 +190,18 @@ def change(before: pa.Table, after: pa.Table, alpha: float = ALPHA) -> Change:
     p_level = compare(_in_logs(after, level=True), _in_logs(before, level=True)).p
     typical = float(np.median(np.abs(np.expm1(moved)))) * 100 if len(moved) else float("nan")
     figures = [(float(v[0]), tuple(map(float, e[0]))) for v, e in ((error, ends), (level, levels))]
-    tests = p_error, p_level, min(holm([p_error, p_level]))
+    p_failed = _failing(np.isfinite(old), np.isfinite(new))
+    tested = [p for p in (p_error, p_level, p_failed) if np.isfinite(p)]
+    tests = p_error, p_level, p_failed, min(holm(tested), default=float("nan"))
     names = (_models(before), _models(after))
-    failed = int((~both).sum())
+    failed = (int(np.isnan(old).sum()), int(np.isnan(new).sum()))
     return Change(len(moved), failed, *figures[0], *figures[1], typical, *tests, alpha, names)
+
+
+def _failing(answered: np.ndarray, answers: np.ndarray) -> float:
+    """Return McNemar's exact p-value for two runs' successes; NaN if they succeed alike."""
+    lost, won = int((answered & ~answers).sum()), int((~answered & answers).sum())
+    return float(binomtest(lost, lost + won).pvalue) if lost + won else float("nan")
 
 
 def _models(predictions: pa.Table) -> str:

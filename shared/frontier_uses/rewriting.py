@@ -98,7 +98,7 @@ class Rewriter:
 
     def requests(self, items: pa.Table) -> list[Request]:
         """Return the first request for each item; bought in a batch, ``rewrite`` finds them."""
-        return [self._request(text) for text in _texts(items)]
+        return [self._request(text) for text in _texts(items) if text.strip()]
 
     def rewrite(self, items: pa.Table, progress: bool = True) -> Rewritten:
         """Rewrite the ``text`` of items (columns ``id`` and ``text``); all else stays as it is.
@@ -124,6 +124,8 @@ class Rewriter:
 
     def _one(self, text: str) -> tuple[str | None, str]:
         """Return the new text, or None and the reason."""
+        if not text.strip():
+            return None, "there is no text to rewrite"  # a model would invent a product
         try:
             return listing(ask_fields(self.connection, self._request(text)), text), ""
         except FAILURES as error:

@@ -139,21 +139,39 @@ def line_chart(
     return Chart(draw, alt)
 
 
-def loss_curve(steps: Sequence[Any]) -> Chart:
-    """Training and validation loss by step; ``steps`` have step, train_loss, validation_loss."""
+AVERAGED = 25
+"""Steps whose mean is drawn over the losses of single batches, which jump."""
+
+
+def loss_curve(steps: Sequence[Any], unit: str = "loss") -> Chart:
+    """Training and validation loss by step; ``steps`` have step, train_loss, validation_loss.
+
+    ``unit`` is what the losses are measured in, for the axis. A training loss is of one batch, and
+    says as much about the batch as about the model; so their running mean is drawn over them.
+    """
     train = [(s.step, s.train_loss) for s in steps if s.train_loss is not None]
     held = [(s.step, s.validation_loss) for s in steps if s.validation_loss is not None]
     if not train:
         raise ValueError("no step has a loss yet: wait for the first one")
+    window = min(AVERAGED, max(len(train) // 4, 1))
+    losses = np.convolve([loss for _, loss in train], np.ones(window) / window, "valid")
+    first = window // 2  # a mean is drawn in the middle of its steps
+    middle = [step for step, _ in train[first : first + len(losses)]]
+    mean = list(zip(middle, losses.tolist(), strict=True))
     best = min(held, key=lambda point: point[1], default=None)
-    title = f"Loss over {train[-1][0]:,} steps, {train[0][1]:.3g} to {train[-1][1]:.3g}"
-    alt = f"{title}. Training loss from {train[0][1]:.4g} to {train[-1][1]:.4g}"
+    smooth = f"mean of {window} steps" if window > 1 else "each step"
+    alt = title = f"Training loss, {smooth}: {_course(mean, train[-1][0])}"
     if best:
-        alt += f"; validation loss lowest, {best[1]:.4g}, at step {best[0]:,}"
+        title = f"Validation loss {_course(held, train[-1][0])}"
+        alt = f"{title}; lowest, {best[1]:.4g}, at step {best[0]:,}. {alt}"
 
     def draw(theme: Theme) -> Figure:
-        figure, axes = canvas(theme, title, "step", "loss", 3.6)
-        axes.plot(*zip(*train, strict=True), color=theme.plain, linewidth=1, label="training")
+        figure, axes = canvas(theme, title, "step", unit, 3.6)
+        axes.plot(*zip(*train, strict=True), color=theme.plain, linewidth=1, alpha=0.45,
+                  label="training, each step")  # fmt: skip
+        if window > 1:
+            axes.plot(*zip(*mean, strict=True), color=theme.plain, linewidth=2,
+                      label=f"training, {smooth}")  # fmt: skip
         if best:
             axes.plot(*zip(*held, strict=True), "--", color=theme.good, linewidth=2,
                       label="validation")  # fmt: skip
@@ -162,6 +180,14 @@ def loss_curve(steps: Sequence[Any]) -> Chart:
         return figure
 
     return Chart(draw, f"{alt}.")
+
+
+def _course(points: Sequence[tuple[int, float]], step: int) -> str:
+    """Say from where to where the loss went in all steps so far; ``points`` are (step, loss)."""
+    steps = f"{step:,} step{'' if step == 1 else 's'}"
+    if len(points) == 1:
+        return f"{points[0][1]:.3g} after {steps}"
+    return f"{points[0][1]:.3g} to {points[-1][1]:.3g} over {steps}"
 
 
 def _by_pricer(curve: pa.Table) -> dict[str, list[dict]]:

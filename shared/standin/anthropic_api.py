@@ -8,7 +8,7 @@ from typing import Any
 
 from shared.mind.conversation import Ask, Reply, Turn, count_tokens, uniform
 from shared.standin.openai_stream import pieces
-from shared.standin.wire import BadRequest, PromptCache, need, new_id, plain_text, shape
+from shared.standin.wire import BadRequest, PromptCache, find_model, need, new_id, plain_text, shape
 
 PREFILL = "prefilling assistant messages is not supported for this model"
 
@@ -38,12 +38,16 @@ class Messages:
         self.ask({"max_tokens": 1, **body}, counting=True)
         return {"input_tokens": count_tokens("".join(text for text, _ in prompt_parts(body)))}
 
+    @staticmethod
+    def model(name: str) -> dict:
+        """Return what the API shows of a model; raise BadRequest (404) if none is of that name."""
+        return shape("claude", **find_model("claudes", name, f"model: {name}."))
+
     def ask(self, body: dict, counting: bool = False) -> Ask:
         """Read a request."""
         model, limit = need(body, "model", str), need(body, "max_tokens", int)
         messages = need(body, "messages", list)
-        if not model.startswith("claude-"):
-            raise BadRequest(f"model: {model}", status=404)
+        self.model(model)
         for name in ("temperature", "top_p", "top_k"):
             if name in body:
                 raise BadRequest(f"{name}: this parameter is not supported for this model")
@@ -131,8 +135,8 @@ def _message(ask: Ask, reply: Reply, fresh: int, read: int, written: int) -> dic
         name, values = reply.call
         content.append({"type": "tool_use", "id": new_id("toolu"), "name": name, "input": values})
         stop = "tool_use"
-    elif reply.text:
-        content.append({"type": "text", "text": reply.text, "citations": None})
+    elif reply.output:  # a refusal says why, or nobody would know
+        content.append({"type": "text", "text": reply.output, "citations": None})
     refused = {"type": "refusal", "category": None, "explanation": reply.refusal}
     usage = {
         "input_tokens": fresh,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from shared.standin.bodies import read_object
 from shared.standin.wire import BadRequest, need, new_id, shape, shuffled
 
 DURATION = 1.0
@@ -155,11 +156,11 @@ class OpenAIBatches(Batches):
         lines, errors, seen = [], [], set()
         for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), 1):
             try:
-                asked = json.loads(line)
+                asked = read_object(line)
                 key, path, inner = asked["custom_id"], asked["url"], asked["body"]
                 problem = "duplicate_custom_id" if key in seen else ""
                 problem = problem or ("mismatched_url" if path != endpoint else "")
-            except (ValueError, KeyError, TypeError):
+            except (BadRequest, KeyError, TypeError):
                 problem, key, path, inner = "invalid_json_line", "", "", {}
             if problem:
                 message = f"Line {number} of the file: {problem.replace('_', ' ')}."
@@ -251,6 +252,13 @@ class AnthropicBatches(Batches):
             shown |= {"processing_status": "ended", "ended_at": _rfc3339(ended)}
             shown["results_url"] = results
         return shown
+
+    def delete(self, name: str) -> dict:
+        """Forget a batch; raise BadRequest before it has ended."""
+        if not self.over(self.get(name)):
+            raise BadRequest(f"Batch {name} is in progress: cancel it before deleting it.")
+        del self.held[name]
+        return {"id": name, "type": "message_batch_deleted"}
 
     def results(self, name: str) -> str:
         """Return the results as JSON lines; raise BadRequest (404) before the batch has ended."""

@@ -70,6 +70,8 @@ class Jobs:
                 job.valid = read_lessons(data, least=1)
         except LessonError as error:
             job.error = error
+        except RecursionError:
+            job.error = LessonError("Invalid file format. A line is nested too deeply.")
         count = len(job.lessons.products) if job.lessons else 0
         own = {"n_epochs": 3, "batch_size": min(max(count // 200, 4), 64)}
         own["learning_rate_multiplier"] = 1.0

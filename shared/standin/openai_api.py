@@ -6,10 +6,11 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from shared.mind.conversation import Ask, Reply, Turn, count_tokens, uniform
-from shared.standin.wire import BadRequest, PromptCache, need, new_id, plain_text, shape
+from shared.standin.wire import BadRequest, PromptCache, find_model, need, new_id, plain_text, shape
 
 THINKING = {"none": 0, "minimal": 16, "low": 32, "medium": 96, "high": 320, "xhigh": 640}
 """Reasoning effort -> about how many tokens it takes."""
@@ -17,10 +18,8 @@ THINKING = {"none": 0, "minimal": 16, "low": 32, "medium": 96, "high": 320, "xhi
 CACHE_STEP = 128 * 4
 """Characters of the steps in which a prompt's beginning is cached: 128 tokens."""
 
-_MODEL = re.compile(
-    r"(gpt|chatgpt|o\d|deepseek|gemini|llama|qwen|mistral)[-.:\w]*|[-.\w]+/[-.:\w]+"
-)
-"""Names that are answered: OpenAI's, and those of others that speak its protocol."""
+MOST_CHOICES = 128
+"""Answers to one request of Chat Completions, at most."""
 
 _THINKS = re.compile(r"(ft:)?(gpt-[5-9]|o\d)")
 _ROLES = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
@@ -36,27 +35,43 @@ class Generation:
 
     def __init__(self, tuned: Callable[[str], bool]) -> None:
         self._tuned, self._cache = tuned, PromptCache()
-        self._stored: dict[str, list] = {}
+        self._stored: dict[str, tuple[list, dict]] = {}
 
     def generate(self, path: str, body: dict, think: Think) -> dict:
         """Return the body of the response; raise BadRequest for what OpenAI refuses."""
         ask = self.ask(path, body)
-        reply = think(ask)
         chat = path == "/v1/chat/completions"
-        usage = self._usage(ask, reply, chat)
+        replies = [think(each) for each in (_draws(ask, body) if chat else [ask])]
+        usage = self._usage(ask, replies, chat)
         if chat:
-            return _completion(body, reply, usage)
-        response = _response(body, ask, reply, usage)
+            return _completion(body, replies, usage)
+        response = _response(body, ask, replies[0], usage)
         if body.get("store") is not False:
-            self._stored[response["id"]] = self._input(body) + response["output"]
+            self._stored[response["id"]] = self._input(body) + response["output"], response
         return response
+
+    def stored(self, name: str) -> dict:
+        """Return a response again; raise BadRequest (404) if none of that id was stored."""
+        if name not in self._stored:
+            raise BadRequest(f"Response with id '{name}' not found.", status=404)
+        return self._stored[name][1]
+
+    def delete(self, name: str) -> dict:
+        """Forget a response: no conversation goes on from it."""
+        self.stored(name)
+        del self._stored[name]
+        return {"id": name, "object": "response", "deleted": True}
+
+    def model(self, name: str) -> dict:
+        """Return what the API shows of a model; raise BadRequest (404) if none is of that name."""
+        if name.startswith("ft:") and self._tuned(name):
+            return shape("model", id=name)
+        refused = f"The model '{name}' does not exist or you do not have access to it."
+        return shape("model", **find_model("models", name, refused))
 
     def ask(self, path: str, body: dict) -> Ask:
         """Read a request of either endpoint."""
-        model = need(body, "model", str)
-        if not (self._tuned(model) if model.startswith("ft:") else _MODEL.fullmatch(model)):
-            message = f"The model '{model}' does not exist or you do not have access to it."
-            raise BadRequest(message, status=404, param="model", code="model_not_found")
+        self.model(need(body, "model", str))
         return self._chat_ask(body) if path.endswith("completions") else self._response_ask(body)
 
     def _response_ask(self, body: dict) -> Ask:
@@ -71,12 +86,14 @@ class Generation:
                 turns.append(_turn(item))
         form = (body.get("text") or {}).get("format") or {}
         effort = (body.get("reasoning") or {}).get("effort")
-        limit = need(body, "max_output_tokens", int) if body.get("max_output_tokens") else None
-        return _ask(body, turns, form, effort, limit)
+        return _ask(body, turns, form, effort, _whole(body, "max_output_tokens"))
 
     def _chat_ask(self, body: dict) -> Ask:
-        turns = []
-        for item in need(body, "messages", list):
+        turns, messages = [], need(body, "messages", list)
+        if not messages:
+            message = "Invalid 'messages': empty array. Expected one with minimum length 1."
+            raise BadRequest(message, param="messages", code="empty_array")
+        for item in messages:
             calls = item.get("tool_calls") or () if isinstance(item, dict) else ()
             turns += [Turn("call", json.dumps(call.get("function"))) for call in calls]
             if isinstance(item, dict) and item.get("role") == "tool":
@@ -85,8 +102,8 @@ class Generation:
                 turns.append(_turn(item))
         form = body.get("response_format") or {}
         form = {**form, **form.get("json_schema", {})}
-        limit = body.get("max_completion_tokens") or body.get("max_tokens")
-        return _ask(body, turns, form, body.get("reasoning_effort"), limit)
+        limits = [_whole(body, name) for name in ("max_completion_tokens", "max_tokens")]
+        return _ask(body, turns, form, body.get("reasoning_effort"), limits[0] or limits[1])
 
     def _input(self, body: dict) -> list[dict]:
         given, before = body.get("input"), body.get("previous_response_id")
@@ -100,21 +117,22 @@ class Generation:
             raise BadRequest(
                 "Invalid value for 'input': empty, or no list of items.", param="input"
             )
-        return self._stored.get(before or "", []) + items
+        return (self._stored[before][0] if before else []) + items
 
-    def _usage(self, ask: Ask, reply: Reply, chat: bool) -> dict:
+    def _usage(self, ask: Ask, replies: list[Reply], chat: bool) -> dict:
         prompt = prompt_of(ask)
         ends = range(CACHE_STEP, len(prompt) + 1, CACHE_STEP)
         read, written = self._cache.longest(ask.model, prompt, ends)
-        count = count_tokens(prompt)
+        count, made = count_tokens(prompt), sum(reply.tokens for reply in replies)
+        thought = sum(reply.thinking for reply in replies)
         first, then = ("prompt", "completion") if chat else ("input", "output")
         cached = {"cached_tokens": read, "cache_write_tokens": written}
         return {
             f"{first}_tokens": count,
             f"{first}_tokens_details": cached,
-            f"{then}_tokens": reply.tokens,
-            f"{then}_tokens_details": {"reasoning_tokens": reply.thinking},
-            "total_tokens": count + reply.tokens,
+            f"{then}_tokens": made,
+            f"{then}_tokens_details": {"reasoning_tokens": thought},
+            "total_tokens": count + made,
         }
 
 
@@ -122,6 +140,21 @@ def prompt_of(ask: Ask) -> str:
     """Return all text that a request sends to the model, what stays the same first."""
     fixed = [json.dumps(x) for x in (ask.tools, ask.schema) if x]
     return "\n".join([*fixed, *(f"{turn.role}: {turn.text}" for turn in ask.turns)])
+
+
+def _whole(body: dict, name: str) -> int | None:
+    """Return a whole number above zero, or None if the field is not there."""
+    return None if body.get(name) is None else need(body, name, int)
+
+
+def _draws(ask: Ask, body: dict) -> list[Ask]:
+    """Return what is asked for each of the ``n`` choices: the same, with other luck."""
+    count = _whole(body, "n") or 1
+    if count > MOST_CHOICES:
+        raise BadRequest(f"Invalid 'n': {count} is above {MOST_CHOICES}.", param="n")
+    salts = [f"{ask.salt}|choice={number}" for number in range(1, count)]
+    fixed = body.get("temperature") == 0
+    return [ask, *(ask if fixed else replace(ask, salt=salt) for salt in salts)]
 
 
 def _turn(item: Any) -> Turn:
@@ -199,7 +232,13 @@ def _response(body: dict, ask: Ask, reply: Reply, usage: dict) -> dict:
     )
 
 
-def _completion(body: dict, reply: Reply, usage: dict) -> dict:
+def _completion(body: dict, replies: list[Reply], usage: dict) -> dict:
+    made = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": body["model"]}
+    choices = [_drawn(number, reply) for number, reply in enumerate(replies)]
+    return shape("chat.completion", **made, choices=choices, usage=usage)
+
+
+def _drawn(number: int, reply: Reply) -> dict:
     message = {"role": "assistant", "content": reply.text, "refusal": None, "annotations": []}
     reason = "length" if reply.truncated else "stop"
     if reply.refusal:
@@ -209,6 +248,4 @@ def _completion(body: dict, reply: Reply, usage: dict) -> dict:
         call = {"id": new_id("call"), "type": "function", "function": function}
         message |= {"content": None, "tool_calls": [call]}
         reason = "tool_calls"
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
-    made = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": body["model"]}
-    return shape("chat.completion", **made, choices=[choice], usage=usage)
+    return {"index": number, "message": message, "logprobs": None, "finish_reason": reason}

@@ -59,8 +59,20 @@ def _part_events(where: dict, part: dict) -> Iterator[tuple[str, dict]]:
 
 
 def _chunks(body: dict, answer: dict) -> Iterator[dict]:
-    choice, deltas = answer["choices"][0], [{"role": "assistant", "content": ""}]
-    message = choice["message"]
+    base = {name: answer[name] for name in ("id", "created", "model")}
+    base["object"] = "chat.completion.chunk"
+    for choice in answer["choices"]:
+        index = choice["index"]
+        for delta in _deltas(choice["message"]):
+            yield {**base, "choices": [{"index": index, "delta": delta, "finish_reason": None}]}
+        last = {"index": index, "delta": {}, "finish_reason": choice["finish_reason"]}
+        yield {**base, "choices": [last]}
+    if (body.get("stream_options") or {}).get("include_usage"):
+        yield {**base, "choices": [], "usage": answer["usage"]}
+
+
+def _deltas(message: dict) -> list[dict]:
+    deltas: list[dict] = [{"role": "assistant", "content": ""}]
     for field in ("content", "refusal"):
         deltas += [{field: piece} for piece in pieces(message[field] or "")]
     for index, call in enumerate(message.get("tool_calls", ())):
@@ -70,11 +82,4 @@ def _chunks(body: dict, answer: dict) -> Iterator[dict]:
         )
         for piece in pieces(said):
             deltas.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-    base = {name: answer[name] for name in ("id", "created", "model")}
-    base["object"] = "chat.completion.chunk"
-    for delta in deltas:
-        yield {**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
-    last = {"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}
-    yield {**base, "choices": [last]}
-    if (body.get("stream_options") or {}).get("include_usage"):
-        yield {**base, "choices": [], "usage": answer["usage"]}
+    return deltas

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 from collections.abc import Callable
@@ -13,18 +12,21 @@ from shared.mind.answering import answer
 from shared.mind.conversation import Ask, Reply, count_tokens
 from shared.standin import anthropic_api, openai_stream
 from shared.standin.batches import AnthropicBatches, Files, OpenAIBatches, page
+from shared.standin.bodies import read_object
 from shared.standin.faults import Fault, Faults
 from shared.standin.jobs import Jobs
 from shared.standin.openai_api import Generation, prompt_of
 from shared.standin.wire import MISSHAPEN, BadRequest, misshapen, new_id, shape
 
 GENERATION = ("/v1/responses", "/v1/chat/completions", "/v1/messages")
+METHODS = ("GET", "POST", "DELETE")
 
 _OPENAI_TYPES = {401: "invalid_request_error", 429: "requests", 500: "server_error"}
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     402: "billing_error",
     404: "not_found_error",
+    413: "request_too_large",
     429: "rate_limit_error",
     500: "api_error",
     529: "overloaded_error",
@@ -46,13 +48,7 @@ class Request:
     @property
     def body(self) -> dict:
         """The JSON object that was sent; raises BadRequest if it is none."""
-        try:
-            body = json.loads(self.data or b"{}")
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            raise BadRequest("We could not parse the JSON body of your request.")
-        return body
+        return read_object(self.data or b"{}")
 
 
 @dataclass(frozen=True)
@@ -140,15 +136,22 @@ class Desk(Faults):
         return run
 
     def manage(self, request: Request) -> Answer:
-        """Answer any other request; raise BadRequest (404) for an address that does not exist."""
-        line = f"{request.vendor} {request.method} {request.path}"
-        with self._lock:
-            for pattern, does in self._routes:
-                match = pattern.fullmatch(line)
-                if match:
-                    made = does(request, *match.groups())
-                    return made if isinstance(made, Answer) else Answer(made)
+        """Answer any other request; raise BadRequest if address (404) or method (405) is wrong."""
+        found = self._route(request, request.method)
+        if found is not None:
+            match, does = found
+            with self._lock:
+                made = does(request, *match.groups())
+            return made if isinstance(made, Answer) else Answer(made)
+        if request.path in GENERATION or any(self._route(request, other) for other in METHODS):
+            message = f"Not allowed to {request.method} on {request.path}."
+            raise BadRequest(message, status=405, code="method_not_supported")
         raise BadRequest(f"Invalid URL ({request.method} {request.path})", status=404)
+
+    def _route(self, request: Request, method: str) -> tuple[re.Match, Callable] | None:
+        line = f"{request.vendor} {method} {request.path}"
+        found = ((pattern.fullmatch(line), does) for pattern, does in self._routes)
+        return next(((match, does) for match, does in found if match), None)
 
     def _table(self) -> list[tuple[str, Callable]]:
         files, batches, jobs, messages = self.files, self.batches, self.jobs, self.message_batches
@@ -160,10 +163,13 @@ class Desk(Faults):
         one, after = "/([^/]+)", {"cursor": "after_id"}
         files_at, batches_at, jobs_at = "/v1/files", "/v1/batches", "/v1/fine_tuning/jobs"
         theirs = "/v1/messages/batches"
+        responses = self.generation
         openai = {
             "POST /v1/responses/input_tokens": self._count,
+            f"GET /v1/responses{one}": lambda r, n: responses.stored(n),
+            f"DELETE /v1/responses{one}": lambda r, n: responses.delete(n),
             "GET /v1/models": lambda r: page(self._models(), r.query, limit=1000),
-            "GET /v1/models/(.+)": lambda r, n: self._model(self._models(), n),
+            "GET /v1/models/(.+)": lambda r, n: responses.model(n),
             "DELETE /v1/models/(.+)": lambda r, n: jobs.delete_model(n),
             f"POST {files_at}": lambda r: files.upload(r.form, r.data),
             f"GET {files_at}": listed(files.held, lambda row: row[0], limit=10_000),
@@ -181,13 +187,15 @@ class Desk(Faults):
             f"GET {jobs_at}{one}/events": lambda r, n: jobs.events(n, r.query),
             f"GET {jobs_at}{one}/checkpoints": lambda r, n: jobs.checkpoints(n, r.query),
         }
+        claudes = [shape("claude", **model) for model in shape("claudes")]
         anthropic = {
             "POST /v1/messages/count_tokens": lambda r: self.messages.count(r.body),
-            "GET /v1/models": lambda r: page(_claudes(), r.query, **after),
-            "GET /v1/models/(.+)": lambda r, n: self._model(_claudes(), n),
+            "GET /v1/models": lambda r: page(claudes, r.query, **after),
+            "GET /v1/models/(.+)": lambda r, n: self.messages.model(n),
             f"POST {theirs}": lambda r: messages.create(r.body, r.address),
             f"GET {theirs}": listed(messages.held, messages.view, **after),
             f"GET {theirs}{one}": lambda r, n: messages.view(messages.get(n)),
+            f"DELETE {theirs}{one}": lambda r, n: messages.delete(n),
             f"GET {theirs}{one}/results": lambda r, n: Answer(messages.results(n).encode()),
             f"POST {theirs}{one}/cancel": lambda r, n: messages.view(messages.cancel(n)),
         }
@@ -203,15 +211,3 @@ class Desk(Faults):
     def _models(self) -> list[dict]:
         tuned = [{"id": job.model} for job in self.jobs.models()]
         return [shape("model", **model) for model in shape("models") + tuned]
-
-    @staticmethod
-    def _model(models: list[dict], name: str) -> dict:
-        for model in models:
-            if model["id"] == name:
-                return model
-        message = f"The model '{name}' does not exist"
-        raise BadRequest(message, status=404, param="model", code="model_not_found")
-
-
-def _claudes() -> list[dict]:
-    return [shape("claude", **model) for model in shape("claudes")]

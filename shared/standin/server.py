@@ -11,11 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from shared.standin.bodies import read_body
 from shared.standin.faults import Fault
+from shared.standin.probe import SIGNATURE
 from shared.standin.routes import GENERATION, Answer, Desk, Request, refusal
 from shared.standin.wire import MISSHAPEN, BadRequest, misshapen, new_id
 
 NO_JSON = b"<html><body>502 Bad Gateway</body></html>"
+
+PATIENCE = 1.0
+"""Seconds for which a refused client may pause sending before it is hung up on."""
 
 
 class StandIn(Desk):
@@ -132,27 +137,19 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    protocol_version, server_version = "HTTP/1.1", SIGNATURE
     disable_nagle_algorithm = True  # or a small answer waits for the client's acknowledgement
     wbufsize = 1 << 16
     server: _Server
+    path, headers = "", ()  # until a request could be read that far
 
     def _serve(self) -> None:
-        asked = urlsplit(self.path)
-        theirs = "anthropic-version" in self.headers or "x-api-key" in self.headers
-        path = unquote(asked.path)
-        vendor = "anthropic" if theirs or path.startswith("/v1/messages") else "openai"
+        try:
+            request = self._request()
+        except BadRequest as error:
+            self._refuse(error)
+            return
         key = self.headers.get("x-api-key") or self.headers.get("Authorization", "")
-        data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        request = Request(
-            vendor,
-            self.command,
-            path,
-            dict(parse_qsl(asked.query)),
-            data,
-            self.headers.get("Content-Type", ""),
-            self.server.stand_in.url,
-        )
         allowed = bool(key.removeprefix("Bearer").strip())
         answer, fault = self.server.stand_in.answer(request, allowed)
         if fault is not None and fault.kind == "drop":
@@ -164,7 +161,53 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._whole(answer)
 
-    do_GET = do_POST = do_DELETE = _serve
+    do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = do_HEAD = do_OPTIONS = _serve
+
+    def _request(self) -> Request:
+        try:
+            asked = urlsplit(self.path)
+        except ValueError as error:
+            raise BadRequest(f"Invalid URL: {error}.") from error
+        path = unquote(asked.path)
+        return Request(
+            self._vendor(path),
+            self.command,
+            path,
+            dict(parse_qsl(asked.query)),
+            read_body(self.headers, self.rfile),
+            self.headers.get("Content-Type", ""),
+            self.server.stand_in.url,
+        )
+
+    def _vendor(self, path: str) -> str:
+        theirs = "anthropic-version" in self.headers or "x-api-key" in self.headers
+        return "anthropic" if theirs or path.startswith("/v1/messages") else "openai"
+
+    def _refuse(self, error: BadRequest) -> None:
+        """Answer a request whose end nobody knows, and hang up: what follows may be its rest."""
+        answer = refusal(self._vendor(self.path), error)
+        answer.headers["Connection"] = "close"
+        self._whole(answer)
+        with suppress(OSError):
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            # To close over what was not read would reset the connection, and lose the answer.
+            self.connection.settimeout(PATIENCE)
+            end = time.monotonic() + 5 * PATIENCE
+            while self.rfile.read1(1 << 16) and time.monotonic() < end:
+                pass
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuse what is no request in the vendor's words; the base class would send a page."""
+        self.request_version = self.protocol_version  # or a broken first line gets no status
+        status = 405 if code == 501 else int(code)
+        self._refuse(BadRequest(message or "Bad request.", status=status))
+
+    def handle_expect_100(self) -> bool:
+        """Say at once that the body may come: a client waits for it."""
+        go_on = super().handle_expect_100()
+        self.wfile.flush()
+        return go_on
 
     def _head(self, answer: Answer, kind: str, **headers: str) -> None:
         self.send_response(answer.status)
@@ -179,7 +222,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = answer.body if raw else json.dumps(answer.body).encode()
         kind = "application/octet-stream" if raw else "application/json"
         self._head(answer, kind, **{"Content-Length": str(len(body))})
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def _stream(self, answer: Answer) -> None:
         self._head(answer, "text/event-stream", **{"Transfer-Encoding": "chunked"})

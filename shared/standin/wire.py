@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 import uuid
 from collections.abc import Iterable
@@ -27,12 +28,16 @@ class BadRequest(Exception):
         self.status, self.message, self.param, self.code = status, message, param, code or None
 
 
-MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError)
-"""What a field of another type than documented raises where it is used."""
+MISSHAPEN = (TypeError, AttributeError, LookupError, ValueError, RecursionError)
+"""What a field of another type than documented raises where it is used, or an endless schema."""
+
+_SNAPSHOT = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8})$")
 
 
 def misshapen(error: Exception) -> BadRequest:
     """Return what a client is told then. Vendors check each field; here it shows in use."""
+    if isinstance(error, RecursionError):
+        return BadRequest("A schema is recursive, or something is nested too deeply.")
     return BadRequest(f"Invalid type somewhere in the request: {error!r}")
 
 
@@ -46,6 +51,18 @@ def shape(name: str, **values: Any) -> Any:
     """Return an object of shapes.json, all its fields there, some of them with other values."""
     made = json.loads(_shapes()[name])
     return {**made, **values} if isinstance(made, dict) else made
+
+
+def find_model(kind: str, name: str, refused: str) -> dict:
+    """Return a model of ``models`` or ``claudes`` in shapes.json: they are listed, and answer.
+
+    So do dated snapshots of them. Raises BadRequest (404) for any other name.
+    """
+    for row in shape(kind):
+        if row["id"] in (name, _SNAPSHOT.sub("", name)):
+            return {**row, "id": name}
+    message = f"{refused} The stand-in's models are in shared/standin/shapes.json."
+    raise BadRequest(message, status=404, param="model", code="model_not_found")
 
 
 def new_id(prefix: str) -> str:

@@ -161,8 +161,11 @@ def validate(
 
     ``test_items`` (ITEM schema) are looked for among the examples, near-duplicates too.
     ``model`` is the one to be tuned, ``training_price`` dollars per million tokens trained on.
-    Raises JsonlError if the file cannot be read, ValueError for a model that is not known.
+    Raises JsonlError if the file cannot be read, ValueError for a model that is not known, for
+    epochs that are no number of 1 or more, and for a price below 0.
     """
+    check_epochs(epochs)
+    check_price(training_price)
     check = Check(Path(path), epochs, model)
     if model and not find_model(model).fine_tuning:
         check.problems.append(f"{model} cannot be fine-tuned: choose another base")
@@ -176,6 +179,23 @@ def validate(
             _find_leaks(check, test_items)
     check.cost_usd = training_price and check.tokens * epochs * training_price / 1e6
     return check
+
+
+def check_epochs(epochs: int) -> None:
+    """Raise ValueError unless these are whole epochs, 1 or more."""
+    if not isinstance(epochs, int) or isinstance(epochs, bool) or epochs < 1:
+        raise ValueError(f"epochs={epochs!r}: a whole number of 1 or more")
+
+
+def check_price(dollars: float | None) -> None:
+    """Raise ValueError for a price of training that is none: it would let a job pass any cap."""
+    if dollars is not None and not 0 <= dollars < math.inf:
+        raise ValueError(f"training_price={dollars!r}: dollars per million tokens, 0 or more")
+
+
+def same_text(text: str) -> str:
+    """Return a text without what makes two copies of it look different: spaces and case."""
+    return " ".join(text.split()).casefold()
 
 
 def digest(data: bytes) -> str:
@@ -253,7 +273,7 @@ def _measure(check: Check, most_tokens: int) -> None:
 def _find_duplicates(check: Check) -> None:
     first: dict[str, int] = {}
     for example in check.examples:
-        earlier = first.setdefault(example.text, example.line)
+        earlier = first.setdefault(same_text(example.text), example.line)
         if earlier != example.line:
             check.duplicates.append((example.line, earlier))
             check.complain(example.line, f": the product of line {earlier} again; delete one")

@@ -24,7 +24,7 @@ from shared.evaluation import Estimates
 from shared.frontier.techniques import MOST_CHARS
 from shared.pricers.words import TOKEN
 from shared.prompts import checked, question
-from shared.tuning.jsonl import digest, text_of, validate
+from shared.tuning.jsonl import check_epochs, digest, text_of, validate
 from shared.tuning.protocol import OVER, Notes, Step, TunerError
 
 BUCKETS = 2**16
@@ -64,8 +64,7 @@ class LocalTuner:
     ) -> str:  # fmt: skip
         """Note the job and return its id; the training is done while it is followed. No cost."""
         _first_log(base, np.ones(1))
-        if epochs < 1:
-            raise TunerError(f"epochs={epochs}: at least 1")
+        check_epochs(epochs)
         request = {"base": str(base), "epochs": epochs, "seed": seed, "suffix": suffix}
         if job := self._notes.same_job(request):
             return job
@@ -94,6 +93,7 @@ class LocalTuner:
 
     def result(self) -> str:
         """Return the folder of the tuned model, for ``local_tuned_pricer``."""
+        self._notes.refuse_deleted()
         if not self._model.exists():
             raise TunerError(f"{self.folder}: no model; the job is {self._status()}")
         return str(self._model)
@@ -109,7 +109,8 @@ class LocalTuner:
             raise TunerError(f"{self.folder}: the job is not over: follow it, or cancel it first")
         for name in ("training.jsonl", "validation.jsonl", self._checkpoint.name):
             (self.folder / name).unlink(missing_ok=True)
-        if model:
+        if model and self._model.exists():
+            self._notes.write(deleted=True)
             shutil.rmtree(self._model, ignore_errors=True)
 
     def _status(self) -> str:

@@ -18,6 +18,7 @@ from shared.frontier.connection import Connection
 from shared.frontier.messages import Request
 from shared.frontier.models import find_model
 from shared.frontier.techniques import ZeroShot
+from shared.tuning.jsonl import check_epochs, check_price
 from shared.tuning.protocol import OVER, Notes, Step, TunerError
 
 CLOSED = (
@@ -47,16 +48,22 @@ class OpenAITuner:
         self, sdk: Any, folder: Path, *, training_price: float | None = None, poll: float = 10.0
     ) -> None:
         self._sdk, self._jobs, self._notes = sdk, sdk.fine_tuning.jobs, Notes(folder)
+        check_price(training_price)
         self.training_price, self.poll = training_price, poll
 
     def upload(self, train_path: Path, validation_path: Path | None = None) -> None:
         """Check and upload the files; what the vendor has already is not sent again."""
         with self._notes.alone():
             for use, path in self._notes.take_files(train_path, validation_path).items():
-                if not self._notes.read().get(use):
+                known = self._notes.read()
+                if not known.get("job") and not self._is_there(known.get(use)):
                     data = (f"{use}.jsonl", path.read_bytes())
                     file = self._call(self._sdk.files.create, file=data, purpose="fine-tune")
                     self._notes.write(**{use: file.id})
+
+    def _is_there(self, file: str | None) -> bool:
+        """Whether the vendor still has a file: vendors delete them, too."""
+        return bool(file and self._call(self._sdk.files.retrieve, file, missing_ok=True))
 
     def estimate(self, epochs: int = 3) -> float:
         """Return about how many dollars the job will cost; the vendor counts tokens exactly."""
@@ -72,8 +79,9 @@ class OpenAITuner:
 
         Called again, also after a crash in the middle, it returns the job that is there.
         """
-        if not find_model(base).fine_tuning or epochs < 1 or len(suffix) > 64:
-            raise TunerError(f"{base}, {epochs} epochs, suffix {suffix!r}: cannot be tuned so")
+        check_epochs(epochs)
+        if not find_model(base).fine_tuning or len(suffix) > 64:
+            raise TunerError(f"{base}, suffix {suffix!r}: cannot be tuned so")
         request = {"base": base, "epochs": epochs, "seed": seed, "suffix": suffix}
         with self._notes.alone():
             if job := self._notes.same_job(request):
@@ -83,27 +91,32 @@ class OpenAITuner:
             print(f"Fine-tuning {base}: about ${dollars:.2f}, cap ${cap:.2f}")
             if not dollars <= cap:
                 raise TunerError(f"the job may cost ${dollars:.2f}, more than cap={cap:g} dollars")
-            job = self._found_job() or self._created(request)
+            job = self._found_job(request) or self._created(request)
             self._notes.write(job=job, request=request, creating=None)
         return job
 
     def follow(self, *, progress: bool = True) -> Iterator[Step]:
         """Yield every step from the first; ends with the job, TunerError if it fails."""
-        job, status = self._job(), ""
-        yield from (Step(**step) for step in self._notes.read().get("steps", ()))
+        job, status, shown = self._job(), "", 0
         with tqdm(desc=job.id, unit="step", disable=not progress) as bar:
-            while status not in OVER:
+            while True:
+                for step in self._notes.read().get("steps", ())[shown:]:
+                    yield Step(**step)
+                    bar.update()
+                    shown += 1
+                if status in OVER:
+                    break
                 time.sleep(self.poll if status else 0)
                 # First the job, then its events: what came in between is not missed at the end.
                 job = self._job()
-                status, steps = job.status, self._new_steps(job)
+                status = job.status
                 bar.set_postfix_str(status, refresh=False)
-                bar.update(len(steps))
-                yield from steps
+                self._fetch_steps(job)
         _refuse_failure(job)
 
     def result(self) -> str:
         """Return the name of the tuned model (``ft:…``), to be asked like any other."""
+        self._notes.refuse_deleted()
         job = self._job()
         _refuse_failure(job)
         if not job.fine_tuned_model:
@@ -132,6 +145,7 @@ class OpenAITuner:
             raise TunerError(f"job {job.id} is {job.status}: wait for it, or cancel it first")
         if model and job and job.status == "succeeded":
             self._call(self._sdk.models.delete, job.fine_tuned_model, missing_ok=True)
+            self._notes.write(deleted=True)
         for use in ("training", "validation"):
             if file := self._notes.read().get(use):
                 self._call(self._sdk.files.delete, file, missing_ok=True)
@@ -149,16 +163,23 @@ class OpenAITuner:
                 return None
             raise TunerError(str(explained(error))) from None
 
-    def _found_job(self) -> str | None:
+    def _found_job(self, request: dict[str, Any]) -> str | None:
         """Look for a job whose creation was cut off: its training file is ours."""
         found = self._notes.read()
-        listed = self._call(lambda: list(self._jobs.list())) if found.get("creating") else ()
-        living = (job for job in listed if job.status not in ("failed", "cancelled"))
-        return next((j.id for j in living if j.training_file == found["training"]), None)
+        if not (asked := found.get("creating")):
+            return None
+        living = (
+            job.id for job in self._call(lambda: list(self._jobs.list()))
+            if job.training_file == found["training"] and job.status not in ("failed", "cancelled")
+        )  # fmt: skip
+        job = next(living, None)
+        if job and asked != request:
+            raise TunerError(f"{self._notes.folder} has job {job} for {asked}: use another folder")
+        return job
 
     def _created(self, request: dict[str, Any]) -> str:
         found = self._notes.read()
-        self._notes.write(creating=True)
+        self._notes.write(creating=request)
         settings = {"hyperparameters": {"n_epochs": request["epochs"]}}
         body = {
             "model": request["base"], "seed": request["seed"], "suffix": request["suffix"],
@@ -174,21 +195,19 @@ class OpenAITuner:
                 self._notes.write(creating=None)  # refused for certain: there is nothing to find
             raise TunerError(_refusal(error)) from None
 
-    def _new_steps(self, job: Any) -> list[Step]:
-        """Fetch the events since the last look, note them, and return the steps among them."""
-        found = self._notes.read()
-        last, steps = found.get("last_event"), found.get("steps", [])
-        pages = lambda: self._jobs.list_events(job.id, limit=100)  # noqa: E731  the newest first
-        events = self._call(lambda: list(takewhile(lambda event: event.id != last, pages())))
-        rows = {e.data["step"]: e.data for e in events if "train_loss" in (e.data or ())}
-        new = []
-        for step, row in sorted(rows.items()):
-            # The loss over the whole validation file where it was computed, else over a batch.
-            held_out = row.get("full_valid_loss", row.get("valid_loss"))
-            new.append(Step(step, row["train_loss"], held_out, job.status))
-        steps += [vars(step) for step in new]
-        self._notes.write(last_event=events[0].id if events else last, steps=steps)
-        return new
+    def _fetch_steps(self, job: Any) -> None:
+        """Fetch the events since the last look, by whatever process, and note the steps in them."""
+        with self._notes.alone():
+            found = self._notes.read()
+            last, steps = found.get("last_event"), found.get("steps", [])
+            pages = lambda: self._jobs.list_events(job.id, limit=100)  # noqa: E731  newest first
+            events = self._call(lambda: list(takewhile(lambda event: event.id != last, pages())))
+            rows = {e.data["step"]: e.data for e in events if "train_loss" in (e.data or ())}
+            for step, row in sorted(rows.items()):
+                # The loss over the whole validation file where it was computed, else over a batch.
+                held_out = row.get("full_valid_loss", row.get("valid_loss"))
+                steps.append(vars(Step(step, row["train_loss"], held_out, job.status)))
+            self._notes.write(last_event=events[0].id if events else last, steps=steps)
 
 
 def _refuse_failure(job: Any) -> None:

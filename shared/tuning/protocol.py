@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from shared.data.storage import write_json
 from shared.frontier.secrets import redact
-from shared.tuning.jsonl import LEAST, digest, validate
+from shared.tuning.jsonl import LEAST, digest, same_text, validate
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -115,8 +115,14 @@ class Notes:
             raise TunerError(f"{self.folder}: {remedy}")
         return found
 
+    def refuse_deleted(self) -> None:
+        """Raise TunerError if the tuned model was deleted: this folder's work is done."""
+        if self.read().get("deleted"):
+            raise TunerError(f"{self.folder}: the tuned model was deleted; use another folder")
+
     def same_job(self, request: dict[str, Any]) -> str | None:
         """Return the job if it was created with this request; raise TunerError for another."""
+        self.refuse_deleted()
         found = self.read()
         if found.get("job") and found["request"] != request:
             raise TunerError(f"{self.folder} holds {found['request']}: use another folder")
@@ -128,17 +134,19 @@ class Notes:
         Raises TunerError for what cannot be taught, and for other files than those noted before;
         JsonlError for what cannot be read.
         """
+        self.refuse_deleted()
         files = {"training": Path(train)}
         files |= {"validation": Path(validation)} if validation else {}
         taught, tokens = set(), 0
         for path in files.values():
             check = validate(path, least=1 if taught else LEAST)
             for example in check.examples:
-                if example.text in taught:
+                if same_text(example.text) in taught:
                     check.complain(example.line, f": in {train} too; use different splits")
             if not check.ok:
                 raise TunerError(str(check))
-            taught, tokens = {e.text for e in check.examples}, tokens or check.tokens
+            taught = {same_text(e.text) for e in check.examples}
+            tokens = tokens or check.tokens
         hashes = {use: digest(path.read_bytes()) for use, path in files.items()}
         if self.read().get("hashes", hashes) != hashes:
             raise TunerError(f"{self.folder} holds a job on other files: use another folder")
