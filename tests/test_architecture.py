@@ -20,6 +20,7 @@ FLOORS = [
     {"training"},
     {"reports"},
     {"frontier_uses", "tuning"},
+    {"prompting"},
     {"frontier"},
     {"pricers"},
     {"evaluation"},

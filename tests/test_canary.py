@@ -16,11 +16,11 @@ import pytest
 from shared.data.schema import PREDICTION
 from shared.evaluation import read_predictions
 from shared.frontier.connection import connect, make_client
-from shared.frontier.pricer import FrontierPricer
 from shared.frontier.secrets import Secret
-from shared.frontier.techniques import Chain, ZeroShot
 from shared.frontier_uses.canary import Canary, change
 from shared.pipeline import prepare
+from shared.prompting.pricer import FrontierPricer
+from shared.prompting.techniques import Chain, ZeroShot
 from shared.standin import Fault, StandIn
 
 NAME = "gpt-6-luna"
@@ -240,8 +240,8 @@ def test_a_killed_run_keeps_what_was_priced(items, tmp_path):
         import os, signal, sys, pyarrow as pa
         from pathlib import Path
         from shared.frontier.connection import connect
-        from shared.frontier.pricer import FrontierPricer
-        from shared.frontier.techniques import ZeroShot
+        from shared.prompting.pricer import FrontierPricer
+        from shared.prompting.techniques import ZeroShot
         from shared.frontier_uses.canary import Canary
         items = pa.ipc.open_file(sys.argv[1]).read_all()
         connection = connect("gpt-6-luna", stand_in=True, concurrency=1)

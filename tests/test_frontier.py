@@ -15,15 +15,15 @@ from shared.data.curation import MAX_PRICE, MIN_PRICE
 from shared.data.schema import ITEM
 from shared.evaluation import evaluate
 from shared.frontier import anthropic_wire, openai_wire
-from shared.frontier.answers import Guess, read_guess
 from shared.frontier.clients import CallError
 from shared.frontier.connection import Connection, connect, make_client
 from shared.frontier.messages import Call, Reply, Request, Result, Tool, Turn, Usage
 from shared.frontier.models import find_model
-from shared.frontier.pricer import FrontierPricer, gives_orders
 from shared.frontier.secrets import Secret, get_secret, redact
-from shared.frontier.techniques import Chain, MultiShot, SelfConsistency, ZeroShot
-from shared.frontier.tools import ToolUse, unit_price
+from shared.prompting.answers import Guess, read_guess
+from shared.prompting.pricer import FrontierPricer, gives_orders
+from shared.prompting.techniques import Chain, MultiShot, SelfConsistency, ZeroShot
+from shared.prompting.tools import ToolUse, unit_price
 from shared.prompts import NotAPrice
 from shared.standin import Fault
 

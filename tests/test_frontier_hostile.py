@@ -15,15 +15,15 @@ from werkzeug import Response
 
 from shared.data import ITEM, Product
 from shared.evaluation import evaluate
-from shared.frontier.answers import Dialogue, guessed
 from shared.frontier.cache import Cache
 from shared.frontier.clients import CallError, cleaned
 from shared.frontier.connection import connect
 from shared.frontier.messages import Call, Reply, Request, Turn, Usage
 from shared.frontier.money import at_most
-from shared.frontier.pricer import FrontierPricer, gives_orders
-from shared.frontier.techniques import Chain, SelfConsistency, ZeroShot
-from shared.frontier.tools import ToolUse
+from shared.prompting.answers import Dialogue, guessed
+from shared.prompting.pricer import FrontierPricer, gives_orders
+from shared.prompting.techniques import Chain, SelfConsistency, ZeroShot
+from shared.prompting.tools import ToolUse
 from shared.prompts import NotAPrice
 from shared.standin import Fault, StandIn
 

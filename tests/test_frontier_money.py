@@ -26,9 +26,9 @@ from shared.frontier.connection import Connection, connect, make_client
 from shared.frontier.messages import Reply, Request, Turn, Usage
 from shared.frontier.models import find_model
 from shared.frontier.money import Budget, BudgetError, about, at_most, cost
-from shared.frontier.pricer import FrontierPricer
 from shared.frontier.secrets import Secret
-from shared.frontier.techniques import ZeroShot
+from shared.prompting.pricer import FrontierPricer
+from shared.prompting.techniques import ZeroShot
 from shared.standin import Fault, StandIn
 from tests.test_frontier import items, simple
 
@@ -198,8 +198,8 @@ import sys
 from pathlib import Path
 from shared.evaluation import evaluate
 from shared.frontier.connection import connect
-from shared.frontier.pricer import FrontierPricer
-from shared.frontier.techniques import ZeroShot
+from shared.prompting.pricer import FrontierPricer
+from shared.prompting.techniques import ZeroShot
 from tests.test_frontier import items
 url, folder = sys.argv[1:]
 with connect("gpt-6-luna", base_url=url, cache=Path(folder) / "cache", concurrency=4) as connection:

@@ -234,6 +234,13 @@ def test_our_intervals_are_those_of_mapie(items):
     assert np.log(ours.high) == pytest.approx(bounds[:, 1, 0], abs=1e-6)
 
 
+def test_a_stand_in_with_intervals_is_still_one(items):
+    pricer = make_pricer("constant-median").fit(items.table("train"))
+    pricer.label, pricer.retries_failures = "stand-in", True
+    wrapped = WithIntervals(pricer, items.table("validation"))
+    assert (wrapped.label, wrapped.retries_failures) == ("stand-in", True)
+
+
 def test_intervals_from_too_few_products_are_refused(items):
     pricer = make_pricer("constant-median").fit(items.table("train"))
     with pytest.raises(ValueError, match="too few to calibrate"):

@@ -25,10 +25,10 @@ from shared.evaluation import Pricer, evaluate
 from shared.frontier.clients import OpenAIClient
 from shared.frontier.connection import Connection
 from shared.frontier.models import find_model
-from shared.frontier.pricer import FrontierPricer
 from shared.frontier.secrets import Secret
-from shared.frontier.techniques import MOST_CHARS
 from shared.pipeline import course_items
+from shared.prompting.pricer import FrontierPricer
+from shared.prompting.techniques import MOST_CHARS
 from shared.prompts import SYSTEM, answer, question
 from shared.settings import Settings
 from shared.standin import StandIn
@@ -116,6 +116,20 @@ def test_prepared_examples_are_the_course_s_wording(items, tmp_path):
     assert sum(check.bands.values()) == pytest.approx(1)
     assert check.quartiles == tuple(sorted(check.quartiles))
     assert "50 examples, 0 problems" in str(check)
+
+
+def test_what_is_prepared_passes_the_check_though_texts_differ_in_case_only(items, tmp_path):
+    table = items.table("train").slice(0, 30)
+    twins = table.set_column(
+        table.schema.get_field_index("text"), table.schema.field("text"),
+        pa.array([text.upper() for text in table["text"].to_pylist()], pa.string()),
+    )  # fmt: skip
+    both = pa.concat_tables([table, twins])
+    made = prepare(both, tmp_path / "a.jsonl", examples=30)
+    assert made.examples == 30
+    assert validate(made.path).problems == []
+    with pytest.raises(ValueError, match="from 30 different items"):
+        prepare(both, tmp_path / "b.jsonl", examples=31)
 
 
 def test_the_test_split_and_impossible_samples_are_refused(items, tmp_path):

@@ -67,9 +67,9 @@ def ask(
     from shared.frontier.batches import buy_batch
     from shared.frontier.connection import connect
     from shared.frontier.models import warnings
-    from shared.frontier.pricer import FrontierPricer
     from shared.pipeline import read_products
     from shared.pricers import price_records
+    from shared.prompting.pricer import FrontierPricer
 
     source = {"size": settings.size, "seed": settings.seed, "amazon": settings.amazon}
     cache = settings.runs / "frontier" / "replies.sqlite"
@@ -120,8 +120,8 @@ def _technique(name: str, train: Path | None, seed: int):
     if name in ("multi-shot", "similar", "tools") and train is None:
         raise typer.BadParameter(f"{name} needs --train DIR, a folder of items (see curate)")
     from shared.data import open_items
-    from shared.frontier.techniques import Chain, MultiShot, SelfConsistency, ZeroShot
-    from shared.frontier.tools import ToolUse
+    from shared.prompting.techniques import Chain, MultiShot, SelfConsistency, ZeroShot
+    from shared.prompting.tools import ToolUse
 
     if name == "zero-shot":
         return ZeroShot()

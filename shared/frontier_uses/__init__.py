@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 
 from shared import prompts
-from shared.frontier.answers import Dialogue
 from shared.frontier.clients import CallError
 from shared.frontier.connection import Connection
 from shared.frontier.messages import Request, Turn
 from shared.frontier.money import BudgetError
+from shared.prompting.answers import Dialogue
 
 DATA_ONLY = prompts.SYSTEM[prompts.SYSTEM.index("The text between <product>") :]
 """The sentence of all prompts here that says what a product's text is: data."""

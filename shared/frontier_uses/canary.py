@@ -22,7 +22,7 @@ from shared.evaluation.compare import p_text
 from shared.evaluation.inputs import item_table
 from shared.evaluation.predictions import read_predictions, scored
 from shared.evaluation.store import file_stem, load
-from shared.frontier.pricer import FrontierPricer
+from shared.prompting.pricer import FrontierPricer
 
 ALPHA = 0.01  # how often an unchanged model is taken for a changed one
 KEPT = 0.75

@@ -16,8 +16,8 @@ import numpy as np
 from shared.evaluation.bootstrap import mean_intervals
 from shared.frontier.connection import Connection
 from shared.frontier.messages import Request, Turn
-from shared.frontier.techniques import MOST_CHARS
 from shared.frontier_uses import DATA_ONLY, FAILURES, ask_fields
+from shared.prompting.techniques import MOST_CHARS
 from shared.prompts import quoted
 
 RUBRIC = (

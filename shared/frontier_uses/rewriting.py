@@ -20,9 +20,9 @@ from shared.data import Product
 from shared.data.text import HINTED_PRICES, MASK, PRICES
 from shared.frontier.connection import Connection
 from shared.frontier.messages import Request, Turn
-from shared.frontier.techniques import MOST_CHARS
 from shared.frontier_uses import DATA_ONLY, FAILURES, NoAnswer, ask_fields
 from shared.pricers.attributes import ATTRIBUTES, QUANTITIES, attributes
+from shared.prompting.techniques import MOST_CHARS
 
 SYSTEM = f"You turn the texts of shops into clean product data. {DATA_ONLY}"
 TASK = (

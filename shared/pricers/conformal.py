@@ -46,7 +46,8 @@ class WithIntervals:
                 f"{known.sum()} estimates are too few to calibrate {coverage:.0%} intervals"
             )
         ratios = np.log(items["price"].to_numpy()[known] / estimates[known])
-        self.pricer, self.name = pricer, pricer.name
+        self.pricer, self.name, self.label = pricer, pricer.name, getattr(pricer, "label", "")
+        self.retries_failures = getattr(pricer, "retries_failures", False)
         self.factor = float(np.exp(conformal_quantile(np.abs(ratios), coverage)))
         self.settings = dict(getattr(pricer, "settings", {})) | {
             "intervals": "split conformal, log price",

@@ -21,7 +21,7 @@ from shared.data.duplicates import Sketches, clusters, jaccard
 from shared.data.storage import fingerprint, replacing
 from shared.frontier.models import find_model
 from shared.frontier.money import CHARS_PER_TOKEN
-from shared.frontier.techniques import MOST_CHARS
+from shared.prompting.techniques import MOST_CHARS
 from shared.prompts import SYSTEM, NotAPrice, answer, parse_price, question
 
 LEAST = 10
@@ -78,7 +78,7 @@ def prepare(items: pa.Table, path: Path, *, examples: int = 500, seed: int = 42)
         if len(lines) == examples:
             break
         asked = question(item["text"][:MOST_CHARS])
-        lines.setdefault(asked, _line(asked, item))
+        lines.setdefault(same_text(asked), _line(asked, item))
     if examples < 1 or len(lines) < examples:
         raise ValueError(f"{examples:,} examples from {len(lines):,} different items: ask for less")
     data = "".join(lines.values()).encode()

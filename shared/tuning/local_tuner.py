@@ -21,8 +21,8 @@ from shared.data import Product
 from shared.data.curation import MAX_PRICE, MIN_PRICE
 from shared.data.storage import replacing
 from shared.evaluation import Estimates
-from shared.frontier.techniques import MOST_CHARS
 from shared.pricers.words import TOKEN
+from shared.prompting.techniques import MOST_CHARS
 from shared.prompts import checked, question
 from shared.tuning.jsonl import check_epochs, digest, text_of, validate
 from shared.tuning.protocol import OVER, Notes, Step, TunerError

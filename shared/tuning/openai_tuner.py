@@ -17,7 +17,7 @@ from shared.frontier.clients import explained
 from shared.frontier.connection import Connection
 from shared.frontier.messages import Request
 from shared.frontier.models import find_model
-from shared.frontier.techniques import ZeroShot
+from shared.prompting.techniques import ZeroShot
 from shared.tuning.jsonl import check_epochs, check_price
 from shared.tuning.protocol import OVER, Notes, Step, TunerError
 

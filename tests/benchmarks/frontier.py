@@ -18,8 +18,8 @@ from pathlib import Path
 from shared.data import Product
 from shared.data.storage import versions, write_json
 from shared.frontier.connection import connect
-from shared.frontier.pricer import FrontierPricer
-from shared.frontier.techniques import ZeroShot
+from shared.prompting.pricer import FrontierPricer
+from shared.prompting.techniques import ZeroShot
 from shared.standin import StandIn
 
 RESULTS = Path(__file__).parent / "results" / "frontier.json"

@@ -11,9 +11,9 @@ import numpy as np
 from shared.data import Product
 from shared.data.curation import MAX_PRICE, MIN_PRICE
 from shared.evaluation import Estimates
-from shared.frontier.answers import guessed, to_estimates
 from shared.frontier.connection import Connection
-from shared.frontier.techniques import Technique
+from shared.prompting.answers import guessed, to_estimates
+from shared.prompting.techniques import Technique
 
 _SAY = "(?:answer|respond|reply|output|say)"
 _ORDERS = re.compile(

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from shared.data import Product
 from shared.data.storage import fingerprint
-from shared.frontier.answers import PRICE_SCHEMA, Dialogue, Guess
 from shared.frontier.messages import Request, Turn
 from shared.pricers.neighbours import Neighbours
+from shared.prompting.answers import PRICE_SCHEMA, Dialogue, Guess
 from shared.prompts import SYSTEM, NotAPrice, answer, question, quoted
 
 MOST_CHARS = 2_000
@@ -88,6 +88,8 @@ class MultiShot:
 
     def __post_init__(self) -> None:
         """Choose the examples, or get ready to look for similar ones."""
+        if self.shots < 1:
+            raise ValueError(f"{self.shots} examples: at least 1; ZeroShot() asks without any")
         if self.shots > len(self.train):
             raise ValueError(f"{self.shots} examples from {len(self.train)} training items")
         self.name = f"{self.shots}-shot {'similar' if self.similar else 'random'}"

@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from shared.data import Product
 from shared.data.storage import fingerprint
-from shared.frontier.answers import Dialogue, Guess
 from shared.frontier.messages import Call, Request, Result, Tool, Turn
-from shared.frontier.techniques import ZeroShot, searcher
 from shared.pricers.neighbours import Neighbours
+from shared.prompting.answers import Dialogue, Guess
+from shared.prompting.techniques import ZeroShot, searcher
 
 SEARCH = Tool(
     "search_similar_products",
