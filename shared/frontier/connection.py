@@ -34,7 +34,7 @@ from shared.frontier.money import Budget, about, at_most, cost
 from shared.frontier.secrets import Secret, get_secret
 from shared.standin import StandIn, is_stand_in
 
-CONCURRENCY = 32
+CONCURRENCY = 40
 """Calls under way at a time. Vendors' limits for new accounts are hundreds a minute."""
 
 T, R = TypeVar("T"), TypeVar("R")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from shared.data import Product
 from shared.data.storage import versions, write_json
-from shared.frontier.connection import connect
+from shared.frontier.connection import CONCURRENCY, connect
 from shared.prompting.pricer import FrontierPricer
 from shared.prompting.techniques import ZeroShot
 from shared.standin import StandIn
@@ -54,7 +54,7 @@ def main() -> None:
         for i in range(arguments.items + 1)
     ]
     rows = []
-    for concurrency in (1, 16, 32, 64):
+    for concurrency in (1, 16, CONCURRENCY, 64):
         rows.append(run(products, arguments.latency, concurrency))
         rows[-1]["ratio"] = round(rows[0]["seconds"] / rows[-1]["seconds"], 1)
         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
@@ -63,6 +63,7 @@ def main() -> None:
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "items": arguments.items,
             "latency_seconds": arguments.latency,
+            "default": CONCURRENCY,
             "versions": versions(),
             "runs": rows,
         }

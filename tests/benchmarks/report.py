@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-
-CONCURRENCY = 32
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 _BLOCK = re.compile(r"(<!-- benchmarks: [^>]*-->\n).*?(<!-- end of benchmarks -->)", re.DOTALL)
@@ -71,11 +69,11 @@ def calls(found: dict) -> str:
     """Return in a sentence what many calls at a time buy."""
     one, *_, most = found["runs"]
     lost = sum(run["failed"] for run in found["runs"])
-    usual = next(run for run in found["runs"] if run["concurrency"] == CONCURRENCY)
+    usual = next(run for run in found["runs"] if run["concurrency"] == found["default"])
     return (
         f"Asking a language model about {found['items']} products, on a server that takes "
         f"{found['latency_seconds']:g} s for each answer: {one['seconds']:.0f} s one after the "
-        f"other, {usual['seconds']:.1f} s with {CONCURRENCY} calls at a time (the default, "
+        f"other, {usual['seconds']:.1f} s with {usual['concurrency']} calls at a time (the default, "
         f"{usual['ratio']:.0f} times as fast), {most['seconds']:.1f} s with "
         f"{most['concurrency']}. Measured {found['date']}; {lost} estimates failed.\n"
     )
