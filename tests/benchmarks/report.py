@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 _BLOCK = re.compile(r"(<!-- benchmarks: [^>]*-->\n).*?(<!-- end of benchmarks -->)", re.DOTALL)
@@ -73,8 +74,8 @@ def calls(found: dict) -> str:
     return (
         f"Asking a language model about {found['items']} products, on a server that takes "
         f"{found['latency_seconds']:g} s for each answer: {one['seconds']:.0f} s one after the "
-        f"other, {usual['seconds']:.1f} s with {usual['concurrency']} calls at a time (the default, "
-        f"{usual['ratio']:.0f} times as fast), {most['seconds']:.1f} s with "
+        f"other, {usual['seconds']:.1f} s with {usual['concurrency']} calls at a time (the "
+        f"default, {usual['ratio']:.0f} times as fast), {most['seconds']:.1f} s with "
         f"{most['concurrency']}. Measured {found['date']}; {lost} estimates failed.\n"
     )
 
