@@ -19,6 +19,7 @@ from shared.course import (  # noqa: F401  they register with app
     lesson_commands,
     pricing_commands,
     product_commands,
+    training_commands,
 )
 from shared.course.options import app
 
