@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from shared.frontier import anthropic_wire, openai_wire
 from shared.frontier.messages import Call, Reply, Request, Usage
 from shared.frontier.secrets import Secret, redact, without_keys
+from shared.standin import is_local
 
 RETRIES = 6
 """How often an SDK tries again after 408, 409, 429, 5xx and lost connections; it waits as long as
@@ -95,11 +96,6 @@ class AnthropicClient:
         """Return the answer, or raise CallError."""
         body = anthropic_wire.messages_body(request)
         return _asked(self.sdk.messages.create, body, anthropic_wire.messages_reply)
-
-
-def is_local(url: str | None) -> bool:
-    """Tell whether a server is on this machine."""
-    return urlsplit(url or "").hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _direct(base_url: str | None, client: Callable[..., Any]) -> Any:

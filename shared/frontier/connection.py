@@ -26,13 +26,12 @@ from shared.frontier.clients import (
     CallError,
     Client,
     OpenAIClient,
-    is_local,
 )
 from shared.frontier.messages import Reply, Request, Usage
 from shared.frontier.models import ModelCard, find_model
 from shared.frontier.money import Budget, about, at_most, cost
 from shared.frontier.secrets import Secret, get_secret
-from shared.standin import StandIn, is_stand_in
+from shared.standin import StandIn, is_local, is_stand_in
 
 CONCURRENCY = 40
 """Calls under way at a time. Vendors' limits for new accounts are hundreds a minute."""
@@ -264,7 +263,7 @@ def make_client(card: ModelCard, key: Secret, base_url: str | None, **options: A
     return OpenAIClient(key, base_url, chat=card.protocol == "chat", **options)
 
 
-_VENDORS = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
+_VENDORS = ("api.openai.com", "api.anthropic.com")
 
 
 def _address(card: ModelCard, url: str) -> str:

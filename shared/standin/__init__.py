@@ -5,7 +5,7 @@ whatever it answers is labelled ``stand-in`` by the course.
 """
 
 from shared.standin.faults import Fault
-from shared.standin.probe import is_stand_in
+from shared.standin.probe import is_local, is_stand_in
 from shared.standin.server import StandIn, serve
 
-__all__ = ["Fault", "StandIn", "is_stand_in", "serve"]
+__all__ = ["Fault", "StandIn", "is_local", "is_stand_in", "serve"]

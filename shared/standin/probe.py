@@ -12,11 +12,16 @@ SIGNATURE = "course-stand-in"
 PATIENCE = 2.0  # seconds
 
 
+def is_local(url: str | None) -> bool:
+    """Tell whether a server is on this machine."""
+    return urlsplit(url or "").hostname in ("localhost", "127.0.0.1", "::1")
+
+
 def is_stand_in(url: str) -> bool:
     """Ask the server at ``url`` who it is, if it is on this machine; false if it does not say."""
-    parts = urlsplit(url)
-    if parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if not is_local(url):
         return False
+    parts = urlsplit(url)
     root = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/"
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
