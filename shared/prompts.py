@@ -6,6 +6,7 @@ was taught and what it is asked are the same to the letter.
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from itertools import pairwise
@@ -37,6 +38,28 @@ def quoted(text: str) -> str:
 def answer(price: float) -> str:
     """Return the answer as an example shows it: ``$1299.00``."""
     return f"${price:.2f}"
+
+
+PRICE_IS = "Price is $"
+"""What a completion model reads last: the next tokens can only be an amount."""
+
+
+def completion_prompt(text: str) -> str:
+    """Return the text that a completion model goes on with: the question, and half of its answer.
+
+    A base model has no roles and follows no instructions; it goes on with a text.
+    """
+    return f"What does this cost to the nearest dollar?\n\n{text}\n\n{PRICE_IS}"
+
+
+def completion(price: float) -> str:
+    """Return how the text goes on: whole dollars, so that a price is one token where 0 to 999 are.
+
+    Raises ValueError for a price that is no number from 0 to ``LARGEST``.
+    """
+    if not 0 <= price <= LARGEST:
+        raise ValueError(f"a price of {price} dollars cannot be taught")
+    return str(math.floor(price + 0.5))  # round() takes 0.5 and 1.5 both to even numbers
 
 
 class NotAPrice(ValueError):

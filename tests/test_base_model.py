@@ -21,6 +21,7 @@ pytest.importorskip("transformers")
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from shared.data.storage import fingerprint  # noqa: E402
 from shared.pipeline import prepare  # noqa: E402
 from shared.training.base_model import (  # noqa: E402
     DOLLARS,
@@ -34,7 +35,9 @@ from shared.training.base_model import (  # noqa: E402
 )
 from shared.training.corpus import SEED, documents, other_products  # noqa: E402
 from shared.training.making import (  # noqa: E402
+    TINY,
     BaseModelError,
+    evaluation_items,
     file_hash,
     make_base,
     open_base,
@@ -237,3 +240,26 @@ def test_the_command_makes_a_model(tmp_path, capsys):
     assert manifest["sha256"]["model.safetensors"] == file_hash(out / "model.safetensors")
     assert main(["base", "--out", str(out), "--records", "1000", "--steps", "2"]) == 0
     assert re.search(r"1,\d{3},\d{3} parameters", capsys.readouterr().out)
+
+
+# The one that is shipped
+
+
+def test_the_shipped_model_is_the_one_its_manifest_describes() -> None:
+    manifest = read_manifest(TINY)
+    assert manifest["recipe"] == asdict(Recipe()), "made by another recipe: make it anew"
+    model, tokenizer = open_base(TINY)
+    assert sum(p.numel() for p in model.parameters()) == manifest["parameters"]
+    assert len(tokenizer) == manifest["recipe"]["vocabulary"]
+    assert sum(path.stat().st_size for path in TINY.iterdir()) < 6_000_000
+
+
+def test_the_shipped_model_has_read_what_its_manifest_says_and_no_evaluated_product(
+    tmp_path,
+) -> None:
+    """Rebuilds its whole corpus, 100,000 products: a leak here would flatter every later number."""
+    held = evaluation_items()
+    items = other_products(Recipe().records, tmp_path, held)
+    assert fingerprint(items) == read_manifest(TINY)["corpus"]["items"]
+    for name in ("title", "text"):
+        assert not set(items[name].to_pylist()) & set(held[name].to_pylist())

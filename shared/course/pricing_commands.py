@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,9 @@ def price(
     out: Annotated[Path, typer.Option(help="Parquet file for the predictions.")],
     pricer: Annotated[str | None, typer.Option(help="Name of a pricer, to fit now.")] = None,
     train: Annotated[Path | None, typer.Option(help="Folder of items it learns from.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Instead: a pricer kept by fit.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Instead: a pricer kept by fit, or by tune.")
+    ] = None,
     seed: Seed = None,
     profile: Profile = None,
     as_json: AsJson = False,
@@ -62,11 +64,11 @@ def price(
     if pricer:
         _refuse_unknown(pricer)
     settings = settings_for(source=records, profile=profile, seed=seed)
-    from shared.pricers import load_pricer, price_records
+    from shared.pricers import price_records
 
     manifest = price_records(
         records,
-        load_pricer(model) if model else pricer,
+        _open(model) if model else pricer,
         train,
         out,
         seed=settings.seed,
@@ -98,6 +100,17 @@ def ladder(
             print_json(row)
     else:
         print(to_console(rows))
+
+
+def _open(folder: Path) -> Any:
+    """Open a folder that fit or tune wrote."""
+    if (folder / "adapter_config.json").exists():
+        from shared.training.open_pricer import tuned_pricer
+
+        return tuned_pricer(folder)
+    from shared.pricers import load_pricer
+
+    return load_pricer(folder)
 
 
 def _refuse_unknown(pricer: str) -> None:

@@ -23,6 +23,9 @@ from shared.training.tokenizer import train_tokenizer
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+TINY = Path(__file__).with_name("tiny")
+"""The one that is shipped."""
+
 HELD_OUT = 50
 """One document of so many is not read, to see how well the model guesses the price after it."""
 
@@ -80,7 +83,7 @@ def make_base(out: Path, recipe: Recipe | None = None, *, progress: bool = True)
     return manifest
 
 
-def open_base(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+def open_base(folder: Path = TINY) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Return a base model that was made here, in 32 bits, and its tokenizer.
 
     Raises BaseModelError if there is none, or if a file is not the one that was made.

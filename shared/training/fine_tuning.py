@@ -1,0 +1,272 @@
+"""Fine-tune a language model to price products, by QLoRA: one function, from items to adapter.
+
+The base stays as it is, in four bits; beside each of its matrices W two thin ones are learnt, and
+what is computed is W x + (alpha / rank) B A x (Hu et al., 2021; Dettmers et al., 2023).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shared.data.storage import fingerprint, replacing, versions, write_json
+from shared.training import checkpoints
+from shared.training.making import TINY, file_hash
+from shared.training.opening import Opened, about, open_model
+
+ADAPTER = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+MANIFEST = "manifest.json"
+PLAN = "plan.json"
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A disk without room, an account at its limit, a file larger than is allowed."""
+
+PROMPT_TOKENS = 30
+"""About how many tokens the question and the answer have, beside the description."""
+
+
+class TrainingError(RuntimeError):
+    """Training that cannot start, go on or finish; the message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a base is tuned.
+
+    ``bits``: of a weight of the base (4, 8, 16). ``targets``: which matrices get adapters,
+    "all-linear" or names with commas. ``rate``: the highest learning rate; it rises in the first
+    ``warm_up`` of the steps and falls along a cosine. ``batch``: examples a step on one device,
+    times ``accumulate``. ``text_tokens``: of a description. ``completion_only``: compute the loss
+    on the price only, not on the text before it. ``width``: of soft price targets, on the log
+    scale; 0 for none. ``limit``: train on so many items, drawn by ``seed``; None for all.
+    ``evaluations``: how often validation is priced, on ``validation`` items, and a checkpoint kept.
+    ``checkpointing``: compute activations twice instead of keeping them; None: on a GPU only.
+    """
+
+    base: str = "tiny"
+    bits: int = 4
+    rank: int = 32
+    alpha: int = 64
+    dropout: float = 0.0
+    targets: str = "all-linear"
+    rate: float = 1e-3
+    epochs: float = 1.0
+    batch: int = 16
+    accumulate: int = 1
+    warm_up: float = 0.03
+    text_tokens: int = 100
+    completion_only: bool = True
+    width: float = 0.0
+    limit: int | None = None
+    evaluations: int = 8
+    validation: int = 500
+    checkpointing: bool | None = None
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be trained with."""
+        whole = ("rank", "alpha", "batch", "accumulate", "text_tokens", "evaluations", "validation")
+        for name in (*whole, "rate", "epochs"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)!r}: a number above 0 is needed")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit={self.limit}: at least 1 item is needed")
+
+
+def fine_tune(
+    train: pa.Table, validation: pa.Table, out: Path, plan: Plan | None = None, *,
+    watch: Callable[[list[dict[str, Any]]], None] | None = None, track: str = "none",
+    keep_all: bool = False, progress: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Tune a base on items (ITEM schema), write the best adapter to ``out``, return its manifest.
+
+    Best is the checkpoint with the least error in dollars on ``validation``. A finished run of the
+    same plan and items is opened, an interrupted one goes on behind its last checkpoint, to the
+    same adapter. ``watch`` gets the history whenever something was logged; ``track`` is "none",
+    "trackio" or "wandb"; ``keep_all`` keeps the adapters of all checkpoints.
+
+    Raises TrainingError: another run's folder, a full disk, too little memory.
+    """
+    plan, out = plan or Plan(), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        order = np.random.default_rng(plan.seed).permutation(len(train))[: plan.limit]
+        train = train.take(order)
+        validation = validation.slice(0, plan.validation)
+        request = {
+            "plan": asdict(plan), "train": fingerprint(train), "validation": fingerprint(validation)
+        }  # fmt: skip
+        if found := _finished(out, request):
+            return found
+        with _explained(plan, out):
+            return _run(train, validation, out, plan, request, watch, track, keep_all, progress)
+
+
+def _run(
+    train: pa.Table, validation: pa.Table, out: Path, plan: Plan, request: dict[str, Any],
+    watch: Any, track: str, keep_all: bool, progress: bool,
+) -> dict[str, Any]:  # fmt: skip
+    from shared.training.building import build_trainer, quietly
+
+    model, tokenizer, opened = open_model(plan.base, plan.bits)
+    write_json(request | {"base": about(opened)}, out / PLAN)
+    work = out / "checkpoints"
+    done = checkpoints.checkpoints(work)
+    last = max(done, default=None)
+    start = time.perf_counter()
+    with quietly():
+        trainer = build_trainer(
+            model, tokenizer, train, validation, out, plan, opened,
+            watch=watch, track=track, progress=progress, fresh=last is None,
+        )  # fmt: skip
+        trainer.train(resume_from_checkpoint=str(done[last]) if last else None)
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.is_world_process_zero():
+        return request
+    return _finish(trainer, out, request, opened, keep_all, time.perf_counter() - start)
+
+
+def _finish(
+    trainer: Any, out: Path, request: dict[str, Any], opened: Opened, keep_all: bool,
+    seconds: float,
+) -> dict[str, Any]:  # fmt: skip
+    """Copy the best adapter, then say so in the manifest, then tidy up."""
+    work = out / "checkpoints"
+    kept = checkpoints.checkpoints(work)
+    logged = trainer.state.log_history
+    best = checkpoints.best_step(logged, list(kept))
+    with replacing(out / ADAPTER) as temporary:
+        shutil.copyfile(kept[best] / ADAPTER, temporary)
+    config = json.loads((kept[best] / CONFIG).read_text(encoding="utf-8"))
+    # By name, not by where the base lies on this machine; and a set has another order each time.
+    config["base_model_name_or_path"] = opened.base
+    config["target_modules"] = sorted(config["target_modules"])
+    write_json(config, out / CONFIG)
+    trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
+    manifest = request | {
+        "base": about(opened),
+        "best_step": best,
+        "steps": trainer.state.global_step,
+        "trainable_parameters": trainable,
+        "curve": [_rounded(entry) for entry in logged if "eval_dollars" in entry],
+        "losses": [_rounded(entry) for entry in logged if "loss" in entry],
+        "seconds": round(seconds, 1),
+        "sha256": {name: file_hash(out / name) for name in (ADAPTER, CONFIG)},
+        "versions": versions(),
+    }
+    write_json(manifest, out / MANIFEST)
+    if not keep_all:
+        checkpoints.keep_only(work, {best})
+    return manifest
+
+
+def _rounded(entry: dict[str, Any]) -> dict[str, Any]:
+    names = ("step", "loss", "eval_dollars", "eval_greedy_dollars", "eval_price_loss")
+    return {name: round(entry[name], 4) for name in names if name in entry}
+
+
+def _finished(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of a finished run; raise TrainingError if the folder is another's."""
+    for name in (MANIFEST, PLAN):
+        path = out / name
+        if not path.exists():
+            continue
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            changed = [key for key, value in request.items() if found[key] != value]
+            if "plan" in changed:
+                old, new = found["plan"], request["plan"]
+                changed = [f"{key} {old.get(key)!r}" for key in new if old.get(key) != new[key]]
+        except (ValueError, KeyError, AttributeError) as error:
+            raise TrainingError(f"{path} is damaged ({error!r}): delete {out}") from error
+        if changed:
+            raise TrainingError(
+                f"{out} holds another run ({', '.join(changed)}): use another folder"
+            )
+        if name == MANIFEST:
+            return found
+    return None
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Let one process at a time train in a folder; those of one launch are one."""
+    import os
+
+    from filelock import FileLock, Timeout
+
+    if int(os.environ.get("RANK", "0")) > 0:
+        yield
+        return
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise TrainingError(f"another process trains in {out}: wait for it") from None
+
+
+@contextlib.contextmanager
+def _explained(plan: Plan, out: Path) -> Iterator[None]:
+    """Turn what a machine lacks into an error that says what to do about it."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(_memory_advice(plan, str(error))) from error
+    except Exception as error:
+        said = str(error)
+        code = re.search(r"os error (\d+)", said)  # safetensors names it in its message
+        number = int(code[1]) if code else getattr(error, "errno", None)
+        if number in FULL or "PytorchStreamWriter" in said:
+            free = shutil.disk_usage(out).free / 1e6
+            raise TrainingError(
+                f"{out}: the disk is full ({free:,.0f} MB are free). Earlier checkpoints are "
+                "whole: make room, and the same call goes on behind the last one"
+            ) from error
+        if "can't allocate memory" in said:
+            raise TrainingError(_memory_advice(plan, said)) from error
+        raise
+
+
+def _memory_advice(plan: Plan, said: str) -> str:
+    """Say with numbers what would take less memory."""
+    import torch
+    from transformers import AutoConfig
+
+    from shared.training.memory import Device, MemoryPlan, Shape
+
+    lines = [f"out of memory: {said.splitlines()[0][:200]}"]
+    try:
+        config = AutoConfig.from_pretrained(TINY if plan.base == "tiny" else plan.base)
+        memory = MemoryPlan(
+            Shape.of(config), batch=plan.batch, length=plan.text_tokens + PROMPT_TOKENS,
+            bits=plan.bits, rank=plan.rank, labelled_tokens=2,
+            targets="all-linear" if plan.targets == "all-linear" else "q,k,v,o",
+        )  # fmt: skip
+        lines.append(f"what this plan takes, computed:\n{memory}")
+        if torch.cuda.is_available():
+            found = torch.cuda.get_device_properties(0)
+            card = Device(found.name, found.total_memory / 2**30, (found.major, found.minor))
+            lines += memory.advice(card)
+    except (OSError, ValueError) as error:
+        lines.append(f"its parts could not be computed ({error})")
+    lines.append(
+        f"halve --batch ({plan.batch}) and double --accumulate ({plan.accumulate}): the same steps "
+        "in half of the activations; the same call goes on behind its last checkpoint only with "
+        "the same plan, so use a new folder"
+    )
+    return "\n".join(lines)
