@@ -500,3 +500,16 @@ def test_a_base_that_is_not_there_says_what_to_do(tmp_path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(BaseModelError, match="no whole model"):
         open_model(str(tmp_path), 16)
+
+
+def test_replayed_texts_are_learnt_as_they_are(plan, base, tmp_path) -> None:
+    texts = [f"old {at} song" for at in range(32)]
+    tokenizer = open_model(str(base), 16)[1]
+    rows = examples(TRAIN.slice(0, 2), tokenizer, 12, texts)
+    assert len(rows) == 34
+    assert rows[33] == {"prompt": "", "completion": "old 31 song"}
+    small = replace(plan, epochs=0.25, evaluations=1, limit=96)
+    manifest = fine_tune(TRAIN, VALIDATION, tmp_path, small, progress=False, replay=texts)
+    assert manifest["steps"] == 2  # a quarter of 96 items and 32 texts, 16 a step
+    with pytest.raises(TrainingError, match="replay"):
+        fine_tune(TRAIN, VALIDATION, tmp_path, small, progress=False)

@@ -7,7 +7,7 @@ import importlib
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ def steps_of(rows: int, plan: Plan, devices: int = 1) -> int:
 def build_trainer(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, train: pa.Table,
     validation: pa.Table, out: Path, plan: Plan, opened: Opened, *, watch: Any, track: str,
-    progress: bool, fresh: bool,
+    progress: bool, fresh: bool, replay: Sequence[str] = (),
 ) -> PriceTrainer:  # fmt: skip
     """Return a trainer that is ready to go. ``fresh``: measure before the first step, too."""
     from transformers import PrinterCallback, ProgressCallback
@@ -84,9 +84,11 @@ def build_trainer(
     measured = examples(validation, tokenizer, plan.text_tokens)
     trainer = PriceTrainer(
         model=tuned,
-        args=training_settings(plan, opened, len(train), out, progress=progress, fresh=fresh),
+        args=training_settings(
+            plan, opened, len(train) + len(replay), out, progress=progress, fresh=fresh
+        ),
         data_collator=Collator(tokenizer.pad_token_id, plan.completion_only),
-        train_dataset=examples(train, tokenizer, plan.text_tokens),
+        train_dataset=examples(train, tokenizer, plan.text_tokens, replay),
         eval_dataset=measured,
         processing_class=tokenizer,
         validation=Validation(measured["prompt"], np.asarray(validation["price"])),

@@ -36,11 +36,14 @@ def prompts_of(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, tokens:
     return [completion_prompt(text) for text in cut(texts, tokenizer, tokens)]
 
 
-def examples(items: pa.Table, tokenizer: PreTrainedTokenizerBase, tokens: int) -> Dataset:
+def examples(
+    items: pa.Table, tokenizer: PreTrainedTokenizerBase, tokens: int, replay: Sequence[str] = ()
+) -> Dataset:
     """Return items (ITEM schema) as a data set with the columns ``prompt`` and ``completion``.
 
-    The tokenizer's sign of the end is added by the trainer. Raises ValueError for an item without
-    a price above zero that can be taught.
+    ``replay``: texts of the kind that the base was trained on, to be learnt as they are, so that
+    they are not forgotten; their prompt is empty. The tokenizer's sign of the end is added by the
+    trainer. Raises ValueError for an item without a price above zero that can be taught.
     """
     from datasets import Dataset
 
@@ -50,7 +53,13 @@ def examples(items: pa.Table, tokenizer: PreTrainedTokenizerBase, tokens: int) -
             raise ValueError(f"item {item} has no price above 0: leave it out")
     return Dataset.from_dict(
         {
-            "prompt": prompts_of(items["text"].to_pylist(), tokenizer, tokens),
-            "completion": [completion(price) for price in prices],
+            "prompt": [
+                *prompts_of(items["text"].to_pylist(), tokenizer, tokens),
+                *([""] * len(replay)),
+            ],
+            "completion": [
+                *(completion(price) for price in prices),
+                *cut(replay, tokenizer, tokens),
+            ],
         }
     )

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -89,14 +90,15 @@ class Plan:
 def fine_tune(
     train: pa.Table, validation: pa.Table, out: Path, plan: Plan | None = None, *,
     watch: Callable[[list[dict[str, Any]]], None] | None = None, track: str = "none",
-    keep_all: bool = False, progress: bool = True,
+    keep_all: bool = False, progress: bool = True, replay: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Tune a base on items (ITEM schema), write the best adapter to ``out``, return its manifest.
 
     Best is the checkpoint with the least error in dollars on ``validation``. A finished run of the
     same plan and items is opened, an interrupted one goes on behind its last checkpoint, to the
     same adapter. ``watch`` gets the history whenever something was logged; ``track`` is "none",
-    "trackio" or "wandb"; ``keep_all`` keeps the adapters of all checkpoints.
+    "trackio" or "wandb"; ``keep_all`` keeps the adapters of all checkpoints; ``replay``: texts
+    that are learnt along with the items (see ``examples``).
 
     Raises TrainingError: another run's folder, a full disk, too little memory.
     """
@@ -109,15 +111,20 @@ def fine_tune(
         request = {
             "plan": asdict(plan), "train": fingerprint(train), "validation": fingerprint(validation)
         }  # fmt: skip
+        if replay:
+            request["replay"] = hashlib.sha256("\n".join(replay).encode()).hexdigest()[:16]
         if found := _finished(out, request):
             return found
         with _explained(plan, out):
-            return _run(train, validation, out, plan, request, watch, track, keep_all, progress)
+            return _run(
+                train, validation, out, plan, request, replay,
+                watch=watch, track=track, keep_all=keep_all, progress=progress,
+            )  # fmt: skip
 
 
 def _run(
     train: pa.Table, validation: pa.Table, out: Path, plan: Plan, request: dict[str, Any],
-    watch: Any, track: str, keep_all: bool, progress: bool,
+    replay: Sequence[str], *, watch: Any, track: str, keep_all: bool, progress: bool,
 ) -> dict[str, Any]:  # fmt: skip
     from shared.training.building import build_trainer, quietly
 
@@ -130,7 +137,7 @@ def _run(
     with quietly():
         trainer = build_trainer(
             model, tokenizer, train, validation, out, plan, opened,
-            watch=watch, track=track, progress=progress, fresh=last is None,
+            watch=watch, track=track, progress=progress, fresh=last is None, replay=replay,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=str(done[last]) if last else None)
     trainer.accelerator.wait_for_everyone()
@@ -186,7 +193,8 @@ def _finished(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
             continue
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            changed = [key for key, value in request.items() if found[key] != value]
+            keys = ("plan", "train", "validation", "replay")
+            changed = [key for key in keys if found.get(key) != request.get(key)]
             if "plan" in changed:
                 old, new = found["plan"], request["plan"]
                 changed = [f"{key} {old.get(key)!r}" for key in new if old.get(key) != new[key]]
