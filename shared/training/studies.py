@@ -1,0 +1,168 @@
+"""Studies: the same training many times over, one setting changed at a time, several seeds each.
+
+One run proves nothing, since the next seed may turn it round. What is chosen by these is measured
+on the part of the validation split that no checkpoint was chosen on; the test split stays closed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tqdm.auto import tqdm
+
+from shared.data import products
+from shared.data.storage import fingerprint, versions, write_json
+from shared.training.fine_tuning import Plan, fine_tune
+from shared.training.making import TINY, file_hash
+from shared.training.open_pricer import tuned_pricer
+
+RECORDED = Path(__file__).with_name("recorded")
+"""Results that are shipped: what takes hours is run once, and shown with its date."""
+
+SEEDS = (1, 2, 3)
+
+SIZE = 3_000
+"""Items to learn from, where size is not what is studied."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training within a study. ``noise``: share of the prices that are exchanged with others'."""
+
+    study: str
+    setting: str
+    plan: Plan
+    noise: float = 0.0
+
+
+def trials(seeds: Iterable[int] = SEEDS) -> list[Trial]:
+    """Return all trials of the course: what each choice in a plan is worth, one at a time."""
+    default = Plan(limit=SIZE, evaluations=4)
+    studies: dict[str, dict[str, dict[str, Any]]] = {
+        "rank": {f"rank {r}": {"rank": r, "alpha": 2 * r} for r in (2, 8, 32, 128)},
+        "targets": {
+            "q, v": {"targets": "q_proj,v_proj"},
+            "q, k, v, o": {"targets": "q_proj,k_proj,v_proj,o_proj"},
+            "all linear": {},
+        },
+        "bits": {"4 bits": {}, "8 bits": {"bits": 8}, "not quantised": {"bits": 16}},
+        "loss": {
+            "price only": {},
+            "whole text": {"completion_only": False},
+            "soft prices": {"width": 0.15},
+        },
+        "rate": {f"rate {rate:g}": {"rate": rate} for rate in (1e-4, 3e-4, 1e-3, 3e-3)},
+        "size": {f"{n:,}": {"limit": n} for n in (100, 300, 1_000, 3_000, 10_000)},
+    }
+    found = []
+    for seed in seeds:  # outermost, so that a study that was cut off has all settings
+        seeded = replace(default, seed=seed)
+        found += [
+            Trial(study, setting, replace(seeded, **changes))
+            for study, settings in studies.items()
+            for setting, changes in settings.items()
+        ]
+        found += [
+            Trial("noise", f"{share:.0%} wrong", seeded, share) for share in (0.0, 0.1, 0.3, 0.6)
+        ]
+    return found
+
+
+def run(
+    chosen: Iterable[Trial], train: pa.Table, validation: pa.Table, folder: Path, *,
+    progress: bool = True,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Run trials on items (ITEM schema) and return a row each; what is in ``folder`` is not redone.
+
+    Equal trainings are run once, whatever studies they are in. A row has the error in dollars on
+    the validation items that no checkpoint was chosen on, by each way of reading.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / "rows.jsonl"
+    done = _read(journal)
+    rows = []
+    for trial in tqdm(list(chosen), desc="trials", unit="trial", disable=not progress):
+        key = _key(trial, train, validation)
+        if key not in done:
+            done[key] = _one(trial, train, validation, folder / "work")
+            with journal.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "row": done[key]}) + "\n")
+        rows.append({"study": trial.study, "setting": trial.setting, **done[key]})
+    return rows
+
+
+def _one(trial: Trial, train: pa.Table, validation: pa.Table, work: Path) -> dict[str, Any]:
+    shutil.rmtree(work, ignore_errors=True)
+    taught = with_noise(train, trial.noise, trial.plan.seed) if trial.noise else train
+    manifest = fine_tune(taught, validation, work, trial.plan, progress=False)
+    judged = validation.slice(trial.plan.validation)
+    found = tuned_pricer(work).distribution(products(judged))
+    wanted = np.asarray(judged["price"])
+    readings = {"dollars": found.median, "greedy": found.mode, "mean": found.mean}
+    errors = {name: float(np.abs(guess - wanted).mean()) for name, guess in readings.items()}
+    return {
+        "seed": trial.plan.seed, **{name: round(value, 3) for name, value in errors.items()},
+        "judged_on": len(judged), "seconds": manifest["seconds"],
+        "trainable_parameters": manifest["trainable_parameters"],
+        "adapter_bytes": (work / "adapter_model.safetensors").stat().st_size,
+        "best_step": manifest["best_step"], "curve": manifest["curve"],
+    }  # fmt: skip
+
+
+def with_noise(items: pa.Table, share: float, seed: int) -> pa.Table:
+    """Return items of which a share has the price of another one: labels as careless people write.
+
+    The prices as a whole stay the same, so it is the link from text to price that suffers.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"noise {share} is not between 0 and 1")
+    prices = np.asarray(items["price"]).copy()
+    draw = np.random.default_rng(seed)
+    wrong = draw.permutation(len(prices))[: round(share * len(prices))]
+    prices[wrong] = prices[np.roll(wrong, 1)]
+    place = items.schema.get_field_index("price")
+    return items.set_column(place, items.schema.field(place), pa.array(prices))
+
+
+def record(
+    rows: list[dict[str, Any]], train: pa.Table, validation: pa.Table, name: str
+) -> dict[str, Any]:
+    """Store rows with all they depend on, as data that lessons show; return what was stored."""
+    found = {
+        "rows": rows,
+        "train": fingerprint(train), "validation": fingerprint(validation),
+        "base": file_hash(TINY / "model.safetensors"),
+        "date": datetime.date.today().isoformat(), "versions": versions(),
+    }  # fmt: skip
+    write_json(found, RECORDED / f"{name}.json")
+    return found
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """Return a recorded study: ``rows``, and what they depend on."""
+    return json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _key(trial: Trial, train: pa.Table, validation: pa.Table) -> str:
+    value = [asdict(trial.plan), trial.noise, fingerprint(train), fingerprint(validation)]
+    return json.dumps(value, sort_keys=True)
+
+
+def _read(journal: Path) -> dict[str, dict[str, Any]]:
+    """Return the rows that were finished; a last line that a kill cut short is not one."""
+    found = {}
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        found[entry["key"]] = entry["row"]
+    return found
