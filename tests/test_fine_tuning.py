@@ -27,7 +27,8 @@ from shared.prompts import completion_prompt  # noqa: E402
 from shared.training import checkpoints  # noqa: E402
 from shared.training.building import in_32_bits, steps_of, trackers, with_adapters  # noqa: E402
 from shared.training.examples import cut, examples  # noqa: E402
-from shared.training.fine_tuning import ADAPTER, Plan, TrainingError, fine_tune  # noqa: E402
+from shared.training.failures import TrainingError  # noqa: E402
+from shared.training.fine_tuning import ADAPTER, Plan, fine_tune  # noqa: E402
 from shared.training.making import BaseModelError, file_hash  # noqa: E402
 from shared.training.open_pricer import base_pricer, merge, tuned_pricer  # noqa: E402
 from shared.training.opening import fingerprint_of, open_model  # noqa: E402
@@ -513,3 +514,18 @@ def test_replayed_texts_are_learnt_as_they_are(plan, base, tmp_path) -> None:
     assert manifest["steps"] == 2  # a quarter of 96 items and 32 texts, 16 a step
     with pytest.raises(TrainingError, match="replay"):
         fine_tune(TRAIN, VALIDATION, tmp_path, small, progress=False)
+
+
+def test_trackio_gets_the_curve_on_this_machine(plan, tmp_path) -> None:
+    """In a process of its own: trackio chooses its folder when it is imported."""
+    small = replace(plan, epochs=0.25, evaluations=1)
+    out = tmp_path / "tracked"
+    extra = """
+        import functools
+        fine_tune = functools.partial(fine_tune, track="trackio")
+    """
+    process = start(out, small, extra)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    assert "Trackio" not in said
+    assert (tmp_path / "trackio" / "price-course.db").stat().st_size > 10_000

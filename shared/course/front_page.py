@@ -60,7 +60,7 @@ def table(recorded: dict) -> str:
         lines.append(f"| {name} | {error} | {row['hits']:.0%} |")
     n = recorded["rows"][0]["n"]
     note = (
-        f"Week 6 so far, on {n:,} test products of the embedded catalogue (items "
+        f"So far, on {n:,} test products of the embedded catalogue (items "
         f"{recorded['test_set'][:8]}; recorded {recorded['date']}, Python {recorded['python']}). "
         f"Brackets: 95 % intervals. A hit is off by less than 40 dollars or 20 %. Nobody can be "
         f"off by less than {recorded['perfect_mae']:.2f} dollars there: that much is noise by "

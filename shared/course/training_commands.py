@@ -68,8 +68,8 @@ def tune(
     limit: Annotated[int | None, typer.Option(min=1, help="Train on so many items.")] = None,
     seed: Seed = None,
     track: Annotated[
-        str, typer.Option(help="none, trackio or wandb; log.jsonl always is.")
-    ] = "none",
+        str, typer.Option(help="trackio (on this machine), wandb or none.")
+    ] = "trackio",
     merged: Annotated[
         Path | None, typer.Option(help="Folder for base and adapter as one model.")
     ] = None,

@@ -124,12 +124,14 @@ def training_settings(
         weight_decay=0.0,
         max_grad_norm=1.0,
         # The states of eight-bit AdamW take a quarter; paged ones move out when memory is short.
-        optim="paged_adamw_8bit" if on_gpu else "adamw_torch",
+        # FSDP shards them instead, and bitsandbytes' do not know sharded weights (its issue 1633).
+        optim="paged_adamw_8bit" if on_gpu and not sharded() else "adamw_torch",
         bf16=on_gpu and opened.dtype == "bfloat16",
         fp16=on_gpu and opened.dtype == "float16",
         use_cpu=not on_gpu,
         gradient_checkpointing=checkpointing,  # TRL's default is on
         gradient_checkpointing_kwargs={"use_reentrant": False} if checkpointing else None,
+        ddp_find_unused_parameters=False,  # each step uses all adapters
         completion_only_loss=plan.completion_only,
         max_length=None,
         eval_strategy="steps",
@@ -149,6 +151,11 @@ def training_settings(
     )
 
 
+def sharded() -> bool:
+    """Say whether ``accelerate launch`` was told to spread the weights over devices by FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def trackers(track: str, plan: Plan, out: Path) -> list[TrainerCallback]:
     """Return what sends the log to a tracker, too: "none", "trackio" (on this machine), "wandb".
 
@@ -158,6 +165,8 @@ def trackers(track: str, plan: Plan, out: Path) -> list[TrainerCallback]:
         return []
     if track not in TRACKERS:
         raise ValueError(f"track={track!r}: choose one of none, {', '.join(TRACKERS)}")
+    # Beside the run, so that all runs of a folder are on one page, and nothing lies elsewhere.
+    os.environ.setdefault("TRACKIO_DIR", str(out.absolute().parent / "trackio"))
     try:
         library = importlib.import_module(track)
     except ModuleNotFoundError:

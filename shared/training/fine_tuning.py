@@ -2,20 +2,22 @@
 
 The base stays as it is, in four bits; beside each of its matrices W two thin ones are learnt, and
 what is computed is W x + (alpha / rank) B A x (Hu et al., 2021; Dettmers et al., 2023).
+
+On several GPUs of a machine, with the same plan and code, ``batch`` examples on each:
+
+    accelerate launch --config_file shared/training/fsdp2.yaml -m shared tune --train DIR --out DIR
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import math
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +26,14 @@ import pyarrow as pa
 
 from shared.data.storage import fingerprint, replacing, versions, write_json
 from shared.training import checkpoints
-from shared.training.making import TINY, file_hash
+from shared.training.failures import TrainingError, explained
+from shared.training.making import file_hash
 from shared.training.opening import Opened, about, open_model
 
 ADAPTER = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A disk without room, an account at its limit, a file larger than is allowed."""
-
-PROMPT_TOKENS = 30
-"""About how many tokens the question and the answer have, beside the description."""
-
-
-class TrainingError(RuntimeError):
-    """Training that cannot start, go on or finish; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +80,27 @@ class Plan:
             raise ValueError(f"limit={self.limit}: at least 1 item is needed")
 
 
+def plan_for(profile: str, **changes: Any) -> Plan:
+    """Return the plan of a profile (tiny, colab, full), with some settings changed.
+
+    Colab's free T4 trains a base of 1.7 billion weights, a large GPU one of eight; both are open
+    to everybody. Whoever has access to Llama says ``base="meta-llama/Llama-3.1-8B"``.
+    """
+    plans = {
+        "tiny": Plan(),
+        "colab": Plan(
+            base="Qwen/Qwen3-1.7B-Base", rate=2e-4, text_tokens=180, batch=4, accumulate=4,
+            limit=10_000, validation=200, evaluations=5,
+        ),
+        "full": Plan(
+            base="Qwen/Qwen3-8B-Base", rate=1e-4, text_tokens=180, batch=16, validation=1_000,
+        ),
+    }  # fmt: skip
+    if profile not in plans:
+        raise ValueError(f"profile {profile!r} is not one of {', '.join(plans)}")
+    return replace(plans[profile], **changes)
+
+
 def fine_tune(
     train: pa.Table, validation: pa.Table, out: Path, plan: Plan | None = None, *,
     watch: Callable[[list[dict[str, Any]]], None] | None = None, track: str = "none",
@@ -115,7 +129,7 @@ def fine_tune(
             request["replay"] = hashlib.sha256("\n".join(replay).encode()).hexdigest()[:16]
         if found := _finished(out, request):
             return found
-        with _explained(plan, out):
+        with explained(plan, out):
             return _run(
                 train, validation, out, plan, request, replay,
                 watch=watch, track=track, keep_all=keep_all, progress=progress,
@@ -126,12 +140,17 @@ def _run(
     train: pa.Table, validation: pa.Table, out: Path, plan: Plan, request: dict[str, Any],
     replay: Sequence[str], *, watch: Any, track: str, keep_all: bool, progress: bool,
 ) -> dict[str, Any]:  # fmt: skip
+    from accelerate import PartialState
+
     from shared.training.building import build_trainer, quietly
 
     model, tokenizer, opened = open_model(plan.base, plan.bits)
-    write_json(request | {"base": about(opened)}, out / PLAN)
     work = out / "checkpoints"
-    done = checkpoints.checkpoints(work)
+    processes = PartialState(cpu=opened.device == "cpu")
+    with processes.main_process_first():  # it writes and tidies, the others find it done
+        if processes.is_main_process:
+            write_json(request | {"base": about(opened)}, out / PLAN)
+        done = checkpoints.checkpoints(work)
     last = max(done, default=None)
     start = time.perf_counter()
     with quietly():
@@ -140,10 +159,11 @@ def _run(
             watch=watch, track=track, progress=progress, fresh=last is None, replay=replay,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=str(done[last]) if last else None)
-    trainer.accelerator.wait_for_everyone()
-    if not trainer.is_world_process_zero():
-        return request
-    return _finish(trainer, out, request, opened, keep_all, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    with trainer.accelerator.main_process_first():
+        if trainer.is_world_process_zero():
+            return _finish(trainer, out, request, opened, keep_all, seconds)
+    return json.loads((out / MANIFEST).read_text(encoding="utf-8"))
 
 
 def _finish(
@@ -224,57 +244,3 @@ def _alone(out: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise TrainingError(f"another process trains in {out}: wait for it") from None
-
-
-@contextlib.contextmanager
-def _explained(plan: Plan, out: Path) -> Iterator[None]:
-    """Turn what a machine lacks into an error that says what to do about it."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(_memory_advice(plan, str(error))) from error
-    except Exception as error:
-        said = str(error)
-        code = re.search(r"os error (\d+)", said)  # safetensors names it in its message
-        number = int(code[1]) if code else getattr(error, "errno", None)
-        if number in FULL or "PytorchStreamWriter" in said:
-            free = shutil.disk_usage(out).free / 1e6
-            raise TrainingError(
-                f"{out}: the disk is full ({free:,.0f} MB are free). Earlier checkpoints are "
-                "whole: make room, and the same call goes on behind the last one"
-            ) from error
-        if "can't allocate memory" in said:
-            raise TrainingError(_memory_advice(plan, said)) from error
-        raise
-
-
-def _memory_advice(plan: Plan, said: str) -> str:
-    """Say with numbers what would take less memory."""
-    import torch
-    from transformers import AutoConfig
-
-    from shared.training.memory import Device, MemoryPlan, Shape
-
-    lines = [f"out of memory: {said.splitlines()[0][:200]}"]
-    try:
-        config = AutoConfig.from_pretrained(TINY if plan.base == "tiny" else plan.base)
-        memory = MemoryPlan(
-            Shape.of(config), batch=plan.batch, length=plan.text_tokens + PROMPT_TOKENS,
-            bits=plan.bits, rank=plan.rank, labelled_tokens=2,
-            targets="all-linear" if plan.targets == "all-linear" else "q,k,v,o",
-        )  # fmt: skip
-        lines.append(f"what this plan takes, computed:\n{memory}")
-        if torch.cuda.is_available():
-            found = torch.cuda.get_device_properties(0)
-            card = Device(found.name, found.total_memory / 2**30, (found.major, found.minor))
-            lines += memory.advice(card)
-    except (OSError, ValueError) as error:
-        lines.append(f"its parts could not be computed ({error})")
-    lines.append(
-        f"halve --batch ({plan.batch}) and double --accumulate ({plan.accumulate}): the same steps "
-        "in half of the activations; the same call goes on behind its last checkpoint only with "
-        "the same plan, so use a new folder"
-    )
-    return "\n".join(lines)

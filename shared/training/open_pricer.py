@@ -18,7 +18,8 @@ from shared.pricers.conformal import conformal_quantile
 from shared.prompts import PRICE_IS, NotAPrice, parse_price
 from shared.training.building import in_32_bits
 from shared.training.examples import prompts_of
-from shared.training.fine_tuning import ADAPTER, CONFIG, MANIFEST, TrainingError
+from shared.training.failures import TrainingError
+from shared.training.fine_tuning import ADAPTER, CONFIG, MANIFEST
 from shared.training.making import file_hash
 from shared.training.opening import about, fingerprint_of, open_model
 from shared.training.reading import Distribution, read_prices
@@ -26,6 +27,9 @@ from shared.training.reading import Distribution, read_prices
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TUNED = Path(__file__).with_name("tuned")
+"""The tiny base's adapter that is shipped: `python -m shared tune` on the embedded data."""
 
 READINGS = ("median", "mean", "greedy")
 
@@ -143,8 +147,9 @@ def base_pricer(
 
 
 def tuned_pricer(
-    folder: Path, *, reading: str = "median", generate: bool = False, name: str | None = None
-) -> OpenModelPricer:
+    folder: Path = TUNED, *, reading: str = "median", generate: bool = False,
+    name: str | None = None,
+) -> OpenModelPricer:  # fmt: skip
     """Return the model that ``fine_tune`` left in a folder, as a pricer.
 
     Raises TrainingError if there is none, if it was changed, or belongs to another base.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -45,15 +46,15 @@ def open_model(
     """Return a base model to be asked or tuned, its tokenizer, and what it is.
 
     ``base`` is "tiny", a folder, or a name of the hub. ``device``: "cuda" if there is one, else
-    "cpu". Raises BaseModelError if there is no such model or its files were changed, ValueError
-    for another number of bits.
+    "cpu"; each process of ``accelerate launch`` has its own. Raises BaseModelError if there is no
+    such model or its files were changed, ValueError for another number of bits.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if bits not in BITS:
         raise ValueError(f"{bits} bits a weight: choose one of {BITS}")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or _device()
     on_gpu = device.startswith("cuda")
     dtype, why = compute_dtype(torch.cuda.get_device_capability(device) if on_gpu else "cpu")
     name = str(TINY) if base == "tiny" else str(base)
@@ -73,6 +74,16 @@ def open_model(
         tokenizer.pad_token = tokenizer.eos_token
     opened = Opened(base, fingerprint_of(base, model), bits, device, dtype, why)
     return model.eval(), tokenizer, opened
+
+
+def _device() -> str:
+    """Return the device of this process, of which ``accelerate launch`` starts several."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    own = os.environ.get("LOCAL_RANK")
+    return "cuda" if own is None else f"cuda:{own}"
 
 
 @contextlib.contextmanager

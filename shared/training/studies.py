@@ -23,6 +23,7 @@ from shared.data.storage import fingerprint, versions, write_json
 from shared.training.fine_tuning import Plan, fine_tune
 from shared.training.making import TINY, file_hash
 from shared.training.open_pricer import tuned_pricer
+from shared.training.opening import fingerprint_of
 
 RECORDED = Path(__file__).with_name("recorded")
 """Results that are shipped: what takes hours is run once, and shown with its date."""
@@ -152,7 +153,8 @@ def recorded(name: str) -> dict[str, Any]:
 
 
 def _key(trial: Trial, train: pa.Table, validation: pa.Table) -> str:
-    value = [asdict(trial.plan), trial.noise, fingerprint(train), fingerprint(validation)]
+    base = fingerprint_of(trial.plan.base)
+    value = [asdict(trial.plan), trial.noise, base, fingerprint(train), fingerprint(validation)]
     return json.dumps(value, sort_keys=True)
 
 
@@ -166,3 +168,74 @@ def _read(journal: Path) -> dict[str, dict[str, Any]]:
             continue
         found[entry["key"]] = entry["row"]
     return found
+
+
+def controls(
+    train: pa.Table, validation: pa.Table, test: pa.Table, folder: Path, *,
+    seeds: Iterable[int] = SEEDS, progress: bool = True,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure on the test split what the base's reading is worth to others, and return the rows.
+
+    Two ridges on words: on the training items alone, and with what a ridge on all the priced
+    documents of the base's corpus thinks of them as one more feature. And the plan of the course,
+    once for each seed. ``folder`` keeps what is done.
+    """
+    from shared.training.corpus import documents, other_products
+    from shared.training.making import evaluation_items
+
+    read = other_products(200_000, folder / "other", evaluation_items(), progress=progress)
+    priced = [one for one in documents(read) if one[1] is not None]
+    wanted = np.asarray(test["price"])
+    alone, informed = _ridges(priced, train, test)
+    rows = [
+        {"name": name, "dollars": round(float(np.abs(guess - wanted).mean()), 3)}
+        for name, guess in (
+            ("ridge, training items", alone),
+            (f"ridge, and {len(priced):,} documents of the base", informed),
+        )
+    ]
+    for seed in seeds:
+        out = folder / f"seed-{seed}"
+        manifest = fine_tune(train, validation, out, Plan(seed=seed), progress=progress)
+        found = tuned_pricer(out).distribution(products(test))
+        rows.append(
+            {
+                "name": f"QLoRA, seed {seed}", "seed": seed, "seconds": manifest["seconds"],
+                "dollars": round(float(np.abs(found.median - wanted).mean()), 3),
+                "greedy": round(float(np.abs(found.mode - wanted).mean()), 3),
+            }
+        )  # fmt: skip
+    return {"rows": rows, "test": fingerprint(test)}
+
+
+def _ridges(
+    priced: list[tuple[str, int | None]], train: pa.Table, test: pa.Table
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return prices of the test items by a ridge without and with the documents' knowledge."""
+    from scipy.sparse import csr_matrix, hstack
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import Ridge
+
+    def words() -> TfidfVectorizer:
+        return TfidfVectorizer(
+            ngram_range=(1, 2), min_df=2, max_features=120_000, sublinear_tf=True
+        )
+
+    texts = [table["text"].to_pylist() for table in (train, test)]
+    logs = np.log(np.asarray(train["price"]))
+    read = words().fit([text for text, _ in priced])
+    old = Ridge(alpha=1.0, solver="sparse_cg").fit(
+        read.transform([text for text, _ in priced]), np.log([price for _, price in priced])
+    )
+    seen = words().fit(texts[0])
+    plain = [seen.transform(part) for part in texts]
+    hints = [old.predict(read.transform(part)) for part in texts]
+    # Ten times as large as a word, so that the penalty does not keep it from being believed.
+    more = [
+        hstack([x, csr_matrix(10 * (hint - hints[0].mean())[:, None])]).tocsr()
+        for x, hint in zip(plain, hints, strict=True)
+    ]
+    return tuple(
+        np.exp(Ridge(alpha=1.0, solver="sparse_cg").fit(x, logs).predict(y)).clip(0.5, 999.49)
+        for x, y in (plain, more)
+    )

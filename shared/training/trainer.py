@@ -7,6 +7,8 @@ often its largest matrix, is computed there only; and validation in dollars.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -105,9 +107,14 @@ class PriceTrainer(SFTTrainer):
         return torch.where(is_price, soft, plain).sum()
 
     def evaluate(self, *args: Any, metric_key_prefix: str = "eval", **more: Any) -> dict:
-        """Read the validation prices; log the mean error of the median, and the price's loss."""
+        """Read the validation prices; log the mean error of the median, and the price's loss.
+
+        Of several processes each reads all of them: where weights are sharded, a forward pass
+        takes all processes, and the same batches.
+        """
         found = read_prices(
-            self.model, self.processing_class, self._validation.prompts,
+            _Trainable(self.model) if self.is_fsdp_enabled else self.model,
+            self.processing_class, self._validation.prompts,
             batch=self.args.per_device_eval_batch_size,
         )  # fmt: skip
         wanted = self._validation.dollars
@@ -124,12 +131,41 @@ class PriceTrainer(SFTTrainer):
         )
         return metrics
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the adapter. Where weights are sharded, gather it, and not the base beside it."""
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        gathered = {
+            name: getattr(weight, "full_tensor", lambda own=weight: own)().detach().cpu()
+            for name, weight in self.model.named_parameters()
+            if weight.requires_grad
+        }
+        self._save(output_dir, state_dict=gathered)  # by the first process only
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         # Not TRL's, which writes a model card into every checkpoint first.
         Trainer._save_checkpoint(self, model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes the state of its random numbers
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             checkpoints.vouch(folder)
+
+
+class _Trainable(torch.nn.Module):
+    """A sharded model that is asked in inference mode, and can be trained afterwards.
+
+    FSDP keeps the memory that it gathers weights in; torch refuses to train with what was made in
+    inference mode.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.asked, self.config, self.device = model, model.config, model.device
+
+    def forward(self, **inputs: Any) -> Any:
+        with torch.inference_mode(False), torch.no_grad():
+            return self.asked(**inputs)
 
 
 class Journal(TrainerCallback):
@@ -162,7 +198,8 @@ class Tracker(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Open a run."""
         if state.is_world_process_zero:
-            self._library.init(project="price-course", name=self._name, config=self._settings)
+            with contextlib.redirect_stdout(io.StringIO()):  # five lines about itself
+                self._library.init(project="price-course", name=self._name, config=self._settings)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **more: Any) -> None:
         """Send the numbers."""
@@ -173,4 +210,5 @@ class Tracker(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Close the run."""
         if state.is_world_process_zero:
-            self._library.finish()
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._library.finish()
