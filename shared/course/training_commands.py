@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -98,6 +99,8 @@ def tune(
         items.table("train"), items.table("validation"), out, plan, track=track,
         progress=sys.stderr.isatty(),
     )  # fmt: skip
+    if int(os.environ.get("RANK", "0")):  # of several processes the first one tells
+        return
     if merged:
         merge(out, merged)
     address = push(out, push_to) if push_to else None

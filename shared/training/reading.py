@@ -179,7 +179,7 @@ def read_prices(
     batch = max(min(batch, fitting), 1)
     training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.no_grad():  # inference mode: a model that FSDP shards could not be trained after it
         for start in range(0, len(order), batch):
             chosen = order[start : start + batch]
             inputs = tree.inputs([rows[row] for row in chosen], pad)

@@ -113,8 +113,7 @@ class PriceTrainer(SFTTrainer):
         takes all processes, and the same batches.
         """
         found = read_prices(
-            _Trainable(self.model) if self.is_fsdp_enabled else self.model,
-            self.processing_class, self._validation.prompts,
+            self.model, self.processing_class, self._validation.prompts,
             batch=self.args.per_device_eval_batch_size,
         )  # fmt: skip
         wanted = self._validation.dollars
@@ -150,22 +149,6 @@ class PriceTrainer(SFTTrainer):
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             checkpoints.vouch(folder)
-
-
-class _Trainable(torch.nn.Module):
-    """A sharded model that is asked in inference mode, and can be trained afterwards.
-
-    FSDP keeps the memory that it gathers weights in; torch refuses to train with what was made in
-    inference mode.
-    """
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.asked, self.config, self.device = model, model.config, model.device
-
-    def forward(self, **inputs: Any) -> Any:
-        with torch.inference_mode(False), torch.no_grad():
-            return self.asked(**inputs)
 
 
 class Journal(TrainerCallback):
