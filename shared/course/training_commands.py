@@ -59,7 +59,10 @@ def tune(
         float | None,
         typer.Option(help="Highest learning rate [default: 1e-3 for tiny, else 1e-4]."),
     ] = None,
-    epochs: Annotated[float, typer.Option(help="How often an item is seen.")] = 1.0,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="How often an item is seen [default: 2 for tiny, else 1]."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Items a step on one device.")] = 16,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches a step.")] = 1,
     tokens: Annotated[
@@ -84,15 +87,18 @@ def tune(
     Best is the one with the least error in dollars on the validation split. Stopped or killed,
     the same command goes on behind the last checkpoint. `price --model` then prices with it.
     """
+    from dataclasses import replace
+
     from shared.data import open_items
-    from shared.training.fine_tuning import Plan, fine_tune
+    from shared.training.fine_tuning import fine_tune, plan_for
     from shared.training.open_pricer import merge, push
 
-    tiny = base == "tiny"
-    plan = Plan(
-        base=base, bits=bits, rank=rank, alpha=2 * rank, targets=targets, epochs=epochs,
-        batch=batch, accumulate=accumulate, limit=limit, seed=settings_for(None, seed=seed).seed,
-        rate=rate or (1e-3 if tiny else 1e-4), text_tokens=tokens or (100 if tiny else 180),
+    usual = plan_for("tiny" if base == "tiny" else "full")
+    said = {"rate": rate, "epochs": epochs, "text_tokens": tokens}
+    plan = replace(
+        usual, base=base, bits=bits, rank=rank, alpha=2 * rank, targets=targets, batch=batch,
+        accumulate=accumulate, limit=limit, seed=settings_for(None, seed=seed).seed,
+        **{name: value for name, value in said.items() if value is not None},
     )  # fmt: skip
     items = open_items(train)
     manifest = fine_tune(

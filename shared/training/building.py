@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import math
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from shared.training.examples import examples
-from shared.training.opening import Opened
+from shared.training.opening import Opened, without_old_names
 from shared.training.trainer import Collator, Journal, PriceTrainer, Tracker, Validation
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def with_adapters(model: PreTrainedModel, plan: Plan) -> PeftModel:
         targets = [name.strip() for name in targets.split(",")]
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), without_old_names():
         torch.manual_seed(plan.seed)
         tuned = get_peft_model(
             model,
@@ -185,8 +184,7 @@ def quietly() -> Iterator[None]:
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
+        with without_old_names():
             yield
     finally:
         if shown:

@@ -57,7 +57,7 @@ class Plan:
     dropout: float = 0.0
     targets: str = "all-linear"
     rate: float = 1e-3
-    epochs: float = 1.0
+    epochs: float = 2.0
     batch: int = 16
     accumulate: int = 1
     warm_up: float = 0.03
@@ -89,11 +89,12 @@ def plan_for(profile: str, **changes: Any) -> Plan:
     plans = {
         "tiny": Plan(),
         "colab": Plan(
-            base="Qwen/Qwen3-1.7B-Base", rate=2e-4, text_tokens=180, batch=4, accumulate=4,
-            limit=10_000, validation=200, evaluations=5,
+            base="Qwen/Qwen3-1.7B-Base", epochs=1.0, rate=2e-4, text_tokens=180, batch=4,
+            accumulate=4, limit=10_000, validation=200, evaluations=5,
         ),
         "full": Plan(
-            base="Qwen/Qwen3-8B-Base", rate=1e-4, text_tokens=180, batch=16, validation=1_000,
+            base="Qwen/Qwen3-8B-Base", epochs=1.0, rate=1e-4, text_tokens=180, batch=16,
+            validation=1_000,
         ),
     }  # fmt: skip
     if profile not in plans:

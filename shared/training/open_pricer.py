@@ -21,7 +21,7 @@ from shared.training.examples import prompts_of
 from shared.training.failures import TrainingError
 from shared.training.fine_tuning import ADAPTER, CONFIG, MANIFEST
 from shared.training.making import file_hash
-from shared.training.opening import about, fingerprint_of, open_model
+from shared.training.opening import about, fingerprint_of, open_model, without_old_names
 from shared.training.reading import Distribution, read_prices
 
 if TYPE_CHECKING:
@@ -177,7 +177,8 @@ def add_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put the adapter of a folder beside the weights of its base."""
     from peft import PeftModel
 
-    return in_32_bits(PeftModel.from_pretrained(model, str(folder))).eval()
+    with without_old_names():
+        return in_32_bits(PeftModel.from_pretrained(model, str(folder))).eval()
 
 
 def read_tuned(folder: Path) -> dict[str, Any]:

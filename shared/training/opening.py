@@ -97,11 +97,17 @@ def _no_bar_for_a_blink(name: str) -> Iterator[None]:
         return
     bars.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
-            yield
+        yield
     finally:
         bars.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def without_old_names() -> Iterator[None]:
+    """Keep away what peft and TRL are told for asking transformers by a name of last year."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
+        yield
 
 
 def _compute_as_trained(model: PreTrainedModel) -> None:

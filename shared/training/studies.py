@@ -46,7 +46,7 @@ class Trial:
 
 def trials(seeds: Iterable[int] = SEEDS) -> list[Trial]:
     """Return all trials of the course: what each choice in a plan is worth, one at a time."""
-    default = Plan(limit=SIZE, evaluations=4)
+    default = Plan(limit=SIZE, epochs=1.0, evaluations=4)
     studies: dict[str, dict[str, dict[str, Any]]] = {
         "rank": {f"rank {r}": {"rank": r, "alpha": 2 * r} for r in (2, 8, 32, 128)},
         "targets": {
