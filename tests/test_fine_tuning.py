@@ -264,9 +264,9 @@ def test_who_watches_sees_the_history_grow(plan, tmp_path) -> None:
 
 
 def test_steps() -> None:
-    assert steps_of(100, Plan(batch=16)) == 7
+    assert steps_of(100, Plan(batch=16, epochs=1)) == 7
     assert steps_of(100, Plan(batch=16, accumulate=2, epochs=2)) == 7
-    assert steps_of(100, Plan(batch=16), devices=2) == 4
+    assert steps_of(100, Plan(batch=16, epochs=1), devices=2) == 4
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,9 @@ def _finish(
     best = checkpoints.best_step(logged, list(kept))
     with replacing(out / ADAPTER) as temporary:
         shutil.copyfile(kept[best] / ADAPTER, temporary)
-    config = json.loads((kept[best] / CONFIG).read_text(encoding="utf-8"))
+    found = json.loads((kept[best] / CONFIG).read_text(encoding="utf-8"))
+    # An older peft warns of settings that it does not know, though they are not set.
+    config = {name: value for name, value in found.items() if value is not None}
     # By name, not by where the base lies on this machine; and a set has another order each time.
     config["base_model_name_or_path"] = opened.base
     config["target_modules"] = sorted(config["target_modules"])
