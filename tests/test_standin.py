@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -1164,6 +1165,29 @@ def test_fine_tuning_fails_and_is_cancelled(oai: openai.OpenAI) -> None:
 
 
 # The mind
+
+NEW = {
+    "title": "new_product", "type": "object",
+    "properties": {n: {"type": "string"} for n in ("title", "category", "details", "price")},
+}  # fmt: skip
+
+
+def new_product(salt: str = "", title: str = NEW["title"]) -> dict[str, str]:
+    """Return what it writes when asked for a new product like a priced kettle."""
+    turn = Turn("user", f"{KETTLE}\n<price>$40.00</price>\nWrite one that is new.")
+    return json.loads(answer(Ask(WEAK, (turn,), NEW | {"title": title}, salt=salt), 42).text)
+
+
+def test_a_new_product_is_another_thing_of_its_category_with_a_price() -> None:
+    old = new_product(title="listing")
+    written = [new_product(f"sample={n}") for n in range(20)]
+    assert {one["category"] for one in written} == {old["category"]} == {"Kitchen"}
+    assert old["title"] not in {one["title"] for one in written}
+    assert len({one["title"] for one in written}) > 12
+    assert all(re.fullmatch(r"\$\d+\.\d\d", one["price"]) for one in written)
+    assert written[0] == new_product("sample=0")
+    prices = [float(one["price"][1:]) for one in written]
+    assert 1.5 < max(prices) / min(prices) < 100  # another thing has another price
 
 
 def asked(model: str, *turns: tuple[str, str], salt: str = "", seed: int = 42) -> float:

@@ -1,12 +1,16 @@
-"""Texts the stand-in writes: rewrites of a product, descriptions, judgements, values by type."""
+"""Texts the stand-in writes: rewrites of a product, new ones, descriptions, judgements, values."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
 from shared.mind.conversation import uniform
 from shared.mind.pricing import knowledge, noun_of, nouns, off_the_cuff, pack_of, title_of, words
+
+NEW_PRODUCT = "new_product"
+"""The title of a schema that asks for a product which is not there yet."""
 
 _QUANTITY = re.compile(
     r"\b\d[\d.,/x]*(?: x \d[\d.,/]*)*(?:[ -]?(?!and|or|of|in\b)[a-z\"]{1,6}\b)?", re.I
@@ -46,6 +50,36 @@ def rewrite(product: str) -> dict[str, str]:
         "description": description,
         "details": two_numbers("; ".join(pairs[:3])),
     }
+
+
+def another(known: dict[str, Any], *key: Any) -> dict[str, Any]:
+    """Return a new product like a known one: of its category, quality and numbers changed.
+
+    Nothing but rough knowledge goes in: nouns and words, and what they make of a price.
+    """
+
+    def draw(what: str, options: list) -> Any:
+        return options[int(uniform(what, *key, known["title"]) * len(options))]
+
+    old, times = noun_of(known["title"])[0], draw("size", [0.5, 0.75, 1, 1.5, 2])
+    kin = [noun for noun, (_, category) in nouns().items() if category == known["category"]]
+    noun = draw("noun", [*kin, *[old] * len(kin)] if old else list(nouns()))
+    quality = draw("quality", sorted(knowledge()["words"]))
+    title = " ".join([known["brand"], quality, noun]).strip().title()
+    said = draw("sentence", re.split(r"(?<=[.!?])\s+", known["description"]))
+    said = re.sub(re.escape(old), noun, said, flags=re.I) if old else said
+    description, details = (
+        re.sub(r"\b\d+(?:\.\d+)?\b", lambda m: f"{float(m[0]) * times:.3g}", text)
+        for text in (f"{title}. {said}", known["details"])
+    )
+    texts = (f"{title}\n{details}\n{description}",
+             "\n".join(known[name] for name in ("title", "details", "description")))  # fmt: skip
+    new, before = map(off_the_cuff, texts)
+    price = f"${min(max(known['price'] * math.exp(new - before), 1.0), 50_000.0):.2f}"
+    return {
+        **known, "title": title, "description": description, "details": details, "price": price,
+        "category": nouns()[noun][1],
+    }  # fmt: skip
 
 
 def three_lines(product: str) -> str:
@@ -102,6 +136,8 @@ def _score(text: str, product: str) -> float:
 def fill(schema: dict, known: dict[str, Any], *key: Any, root: dict | None = None) -> Any:
     """Return a value that fits a JSON schema: known properties by name, the rest by type."""
     root = root or schema
+    if schema.get("title") == NEW_PRODUCT:
+        known = another(known, *key)
     name = key[-1] if key else ""
     if "$ref" in schema:
         target: Any = root
