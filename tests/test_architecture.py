@@ -18,6 +18,8 @@ FLOORS = [
     {"course"},
     {"production"},
     {"training"},
+    {"open_models"},
+    {"pretraining"},
     {"reports"},
     {"frontier_uses", "tuning"},
     {"prompting"},

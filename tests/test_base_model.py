@@ -23,7 +23,7 @@ from hypothesis import strategies as st  # noqa: E402
 
 from shared.data.storage import fingerprint  # noqa: E402
 from shared.pipeline import prepare  # noqa: E402
-from shared.training.base_model import (  # noqa: E402
+from shared.pretraining.base_model import (  # noqa: E402
     DOLLARS,
     Pretraining,
     Recipe,
@@ -33,8 +33,8 @@ from shared.training.base_model import (  # noqa: E402
     price_tokens,
     share_of_rate,
 )
-from shared.training.corpus import SEED, documents, other_products, price_then  # noqa: E402
-from shared.training.making import (  # noqa: E402
+from shared.pretraining.corpus import SEED, documents, other_products, price_then  # noqa: E402
+from shared.pretraining.making import (  # noqa: E402
     TINY,
     BaseModelError,
     evaluation_items,
@@ -43,7 +43,7 @@ from shared.training.making import (  # noqa: E402
     open_base,
     read_manifest,
 )
-from shared.training.tokenizer import NUMBERS, train_tokenizer  # noqa: E402
+from shared.pretraining.tokenizer import NUMBERS, train_tokenizer  # noqa: E402
 
 SMALL = Recipe(
     records=3_000, vocabulary=1_600, hidden=32, layers=2, heads=2, inner=64, steps=60, batch=16,
@@ -206,7 +206,7 @@ def test_killed_and_resumed_it_is_the_same(small, tmp_path):
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
         "from shared.training import making\n"
-        "from shared.training.base_model import Recipe\n"
+        "from shared.pretraining.base_model import Recipe\n"
         "making.SAVED_EVERY = 5\n"
         f"making.make_base(Path({str(tmp_path)!r}), Recipe(**{asdict(SMALL)!r}), progress=False)\n"
     )

@@ -32,8 +32,9 @@ from test_fine_tuning import (  # noqa: E402
     products,
 )
 
-from shared.training.fine_tuning import ADAPTER, Plan, fine_tune  # noqa: E402
-from shared.training.open_pricer import tuned_pricer  # noqa: E402
+from shared.open_models.adapters import ADAPTER  # noqa: E402
+from shared.open_models.pricer import tuned_pricer  # noqa: E402
+from shared.training.fine_tuning import Plan, fine_tune  # noqa: E402
 
 CONFIG = Path(__file__).parents[1] / "shared" / "training" / "fsdp2.yaml"
 SECONDS = 150

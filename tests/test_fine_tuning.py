@@ -23,16 +23,22 @@ from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from shared.data import Product  # noqa: E402
 from shared.data.schema import ITEM  # noqa: E402
+from shared.open_models.adapters import (  # noqa: E402
+    ADAPTER,
+    AdapterError,
+    in_32_bits,
+    merge,
+)
+from shared.open_models.examples import cut, examples  # noqa: E402
+from shared.open_models.opening import fingerprint_of, open_model  # noqa: E402
+from shared.open_models.pricer import base_pricer, tuned_pricer  # noqa: E402
+from shared.pretraining.making import BaseModelError, file_hash  # noqa: E402
+from shared.pretraining.tokenizer import train_tokenizer  # noqa: E402
 from shared.prompts import completion_prompt  # noqa: E402
 from shared.training import checkpoints  # noqa: E402
-from shared.training.building import in_32_bits, steps_of, trackers, with_adapters  # noqa: E402
-from shared.training.examples import cut, examples  # noqa: E402
+from shared.training.building import steps_of, trackers, with_adapters  # noqa: E402
 from shared.training.failures import TrainingError  # noqa: E402
-from shared.training.fine_tuning import ADAPTER, Plan, fine_tune  # noqa: E402
-from shared.training.making import BaseModelError, file_hash  # noqa: E402
-from shared.training.open_pricer import base_pricer, merge, tuned_pricer  # noqa: E402
-from shared.training.opening import fingerprint_of, open_model  # noqa: E402
-from shared.training.tokenizer import train_tokenizer  # noqa: E402
+from shared.training.fine_tuning import Plan, fine_tune  # noqa: E402
 from shared.training.trainer import IGNORED, Collator  # noqa: E402
 
 THINGS = {"mug": 9, "lamp": 40, "chair": 120, "laptop": 800}
@@ -463,7 +469,7 @@ def test_an_adapter_of_another_base_is_refused(tuned, base, tmp_path) -> None:
     shutil.copytree(base, aside)
     try:
         make_small_base(base, seed=2)
-        with pytest.raises(TrainingError, match="another base"):
+        with pytest.raises(AdapterError, match="another base"):
             tuned_pricer(tuned)
     finally:
         shutil.rmtree(base)
@@ -475,12 +481,12 @@ def test_a_changed_or_missing_adapter_is_named(tuned, tmp_path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(tuned, copy)
     (copy / ADAPTER).write_bytes(b"something else")
-    with pytest.raises(TrainingError, match=ADAPTER):
+    with pytest.raises(AdapterError, match=ADAPTER):
         tuned_pricer(copy)
     (copy / "manifest.json").write_text("{}")
-    with pytest.raises(TrainingError, match="damaged"):
+    with pytest.raises(AdapterError, match="damaged"):
         tuned_pricer(copy)
-    with pytest.raises(TrainingError, match="shared tune"):
+    with pytest.raises(AdapterError, match="shared tune"):
         tuned_pricer(tmp_path)
 
 

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 bnb = pytest.importorskip("bitsandbytes")
 
-from shared.training.memory import SHAPES, adapter_parameters, weight_bytes  # noqa: E402
+from shared.open_models.memory import SHAPES, adapter_parameters, weight_bytes  # noqa: E402
 
 
 @pytest.fixture(scope="module")

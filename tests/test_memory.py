@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.training.base_model import Recipe
-from shared.training.memory import (
+from shared.open_models.memory import (
     DEVICES,
     GIB,
     OVERHEAD,
@@ -23,6 +22,7 @@ from shared.training.memory import (
     table,
     weight_bytes,
 )
+from shared.pretraining.base_model import Recipe
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -422,7 +422,8 @@ def test_number_format_and_why(device, dtype):
 
 def test_it_is_computed_without_torch():
     code = (
-        "import sys, shared.training.memory as m; m.table(batch=1, length=8); print(*sys.modules)"
+        "import sys, shared.open_models.memory as m; "
+        "m.table(batch=1, length=8); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers"} & set(done.stdout.split())

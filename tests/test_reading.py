@@ -10,14 +10,14 @@ torch = pytest.importorskip("torch")
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
-from shared.prompts import completion_prompt  # noqa: E402
-from shared.training.reading import (  # noqa: E402
+from shared.open_models.reading import (  # noqa: E402
     Distribution,
     NumberTree,
     price_tokens_of,
     read_prices,
 )
-from shared.training.tokenizer import train_tokenizer  # noqa: E402
+from shared.pretraining.tokenizer import train_tokenizer  # noqa: E402
+from shared.prompts import completion_prompt  # noqa: E402
 
 TEXTS = ["Kettle\n1.7 litres", "A very long description of a lamp " * 4, "Oil"]
 

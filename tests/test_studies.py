@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from test_fine_tuning import TRAIN, VALIDATION, make_small_base  # noqa: E402
 
+from shared.open_models.reading import Distribution  # noqa: E402
 from shared.training import studies  # noqa: E402
 from shared.training.charts import (  # noqa: E402
     LiveCurve,
@@ -19,7 +20,6 @@ from shared.training.charts import (  # noqa: E402
     trials_chart,
 )
 from shared.training.fine_tuning import Plan  # noqa: E402
-from shared.training.reading import Distribution  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,12 @@ def test_equal_trainings_run_once_and_a_second_call_runs_none(plan, tmp_path, mo
     assert [row["setting"] for row in rows] == ["4", "4 bits", "half"]
     assert all(row["judged_on"] == 20 for row in rows), "not on what chose the checkpoint"
     with (tmp_path / "rows.jsonl").open("a") as file:
-        file.write('{"key": "cut o')  # killed while it wrote
+        file.write('\n{"key": "cut o')  # killed while it wrote
     assert studies.run(chosen, TRAIN, VALIDATION, tmp_path, progress=False) == rows
     assert len(ran) == 2
-    other = replace(plan, seed=9)
-    studies.run([studies.Trial("rank", "4", other)], TRAIN, VALIDATION, tmp_path, progress=False)
+    other = [studies.Trial("rank", "4", replace(plan, seed=9))]
+    for _ in range(2):  # the second time it is read behind the line that was cut short
+        studies.run(other, TRAIN, VALIDATION, tmp_path, progress=False)
     assert len(ran) == 3
 
 

@@ -16,11 +16,12 @@ from test_fine_tuning import make_small_base  # noqa: E402
 from shared.course.cli import main  # noqa: E402
 from shared.data import products  # noqa: E402
 from shared.data.storage import fingerprint  # noqa: E402
+from shared.open_models.adapters import TUNED, AdapterError, push, read_tuned  # noqa: E402
+from shared.open_models.opening import fingerprint_of  # noqa: E402
+from shared.open_models.pricer import tuned_pricer  # noqa: E402
 from shared.pipeline import course_items, prepare  # noqa: E402
 from shared.settings import Settings  # noqa: E402
 from shared.training.fine_tuning import plan_for  # noqa: E402
-from shared.training.open_pricer import TUNED, push, read_tuned, tuned_pricer  # noqa: E402
-from shared.training.opening import fingerprint_of  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +73,8 @@ def test_wrong_usage_says_what_to_do(folders, tmp_path, capsys, more, says) -> N
 
 
 def test_a_hub_that_refuses_leaves_the_adapter_where_it_is(folders, tmp_path, monkeypatch) -> None:
-    from shared.training.failures import TrainingError
-
     monkeypatch.setenv("HF_TOKEN", "hf_nobody")
-    with pytest.raises(TrainingError, match="write OWNER/NAME"):
+    with pytest.raises(AdapterError, match="write OWNER/NAME"):
         push(TUNED, "not a name / at all")
     assert read_tuned(TUNED)
 

@@ -105,7 +105,7 @@ def ladder(
 def _open(folder: Path) -> Any:
     """Open a folder that fit or tune wrote."""
     if (folder / "adapter_config.json").exists():
-        from shared.training.open_pricer import tuned_pricer
+        from shared.open_models.pricer import tuned_pricer
 
         return tuned_pricer(folder)
     from shared.pricers import load_pricer

@@ -28,8 +28,8 @@ def base(
     """
     from dataclasses import replace
 
-    from shared.training.base_model import Recipe
-    from shared.training.making import make_base
+    from shared.pretraining.base_model import Recipe
+    from shared.pretraining.making import make_base
 
     said = {name: v for name, v in (("records", records), ("steps", steps)) if v is not None}
     manifest = make_base(out, replace(Recipe(), **said), progress=sys.stderr.isatty())
@@ -90,8 +90,8 @@ def tune(
     from dataclasses import replace
 
     from shared.data import open_items
+    from shared.open_models.adapters import merge, push
     from shared.training.fine_tuning import fine_tune, plan_for
-    from shared.training.open_pricer import merge, push
 
     usual = plan_for("tiny" if base == "tiny" else "full")
     said = {"rate": rate, "epochs": epochs, "text_tokens": tokens}

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from typing import Any
 
-# bitsandbytes warns where it finds no faster kernel, and with eight bits at each multiplication.
-for _name in ("backends.cpu.ops", "autograd._functions"):
-    logging.getLogger(f"bitsandbytes.{_name}").setLevel(logging.ERROR)
-
 _FROM = {
-    "TINY": "making",
-    "TUNED": "open_pricer",
-    "BaseModelError": "making",
-    "Plan": "fine_tuning",
-    "TrainingError": "failures",
-    "base_pricer": "open_pricer",
-    "fine_tune": "fine_tuning",
-    "merge": "open_pricer",
-    "open_base": "making",
-    "open_model": "opening",
-    "plan_for": "fine_tuning",
-    "read_prices": "reading",
-    "tuned_pricer": "open_pricer",
+    "TINY": "pretraining.making",
+    "TUNED": "open_models.adapters",
+    "AdapterError": "open_models.adapters",
+    "BaseModelError": "pretraining.making",
+    "Plan": "training.fine_tuning",
+    "TrainingError": "training.failures",
+    "base_pricer": "open_models.pricer",
+    "fine_tune": "training.fine_tuning",
+    "merge": "open_models.adapters",
+    "open_base": "pretraining.making",
+    "open_model": "open_models.opening",
+    "plan_for": "training.fine_tuning",
+    "read_prices": "open_models.reading",
+    "tuned_pricer": "open_models.pricer",
 }
 __all__ = list(_FROM)
 
@@ -32,4 +28,4 @@ def __getattr__(name: str) -> Any:
     """Import a part when it is asked for: torch alone takes seconds."""
     if name not in _FROM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_FROM[name]}"), name)
+    return getattr(importlib.import_module(f"shared.{_FROM[name]}"), name)

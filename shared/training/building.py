@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from shared.training.examples import examples
-from shared.training.opening import Opened, without_old_names
+from shared.open_models.adapters import in_32_bits
+from shared.open_models.examples import examples
+from shared.open_models.opening import Opened, without_old_names
 from shared.training.trainer import Collator, Journal, PriceTrainer, Tracker, Validation
 
 if TYPE_CHECKING:
@@ -55,14 +56,6 @@ def with_adapters(model: PreTrainedModel, plan: Plan) -> PeftModel:
             ),
         )  # fmt: skip
     return in_32_bits(tuned)
-
-
-def in_32_bits(model: PeftModel) -> PeftModel:
-    """Make the trainable weights 32 bits. TRL makes those of a quantised base 16."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    return model
 
 
 def steps_of(rows: int, plan: Plan, devices: int = 1) -> int:

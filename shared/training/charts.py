@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from shared.open_models.reading import Distribution
 from shared.reports.figures import Chart, Theme, canvas, dollars, legend, log_dollars, plain_text
-from shared.training.reading import Distribution
 
 LEAST_DRAWN = 0.5
 """Dollars: 0 has no place on a log axis."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.data.storage import write_json
-from shared.training.making import file_hash
+from shared.pretraining.making import file_hash
 
 LIST = "files.json"
 """Written last: names and SHA-256 of all other files of a checkpoint."""

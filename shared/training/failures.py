@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.training.making import TINY
+from shared.pretraining.making import TINY
 
 if TYPE_CHECKING:
     from shared.training.fine_tuning import Plan
@@ -55,7 +55,7 @@ def _memory_advice(plan: Plan, said: str) -> str:
     import torch
     from transformers import AutoConfig
 
-    from shared.training.memory import Device, MemoryPlan, Shape
+    from shared.open_models.memory import Device, MemoryPlan, Shape
 
     lines = [f"out of memory: {said.splitlines()[0][:200]}"]
     try:

@@ -25,14 +25,12 @@ import numpy as np
 import pyarrow as pa
 
 from shared.data.storage import fingerprint, replacing, versions, write_json
+from shared.open_models.adapters import ADAPTER, CONFIG, MANIFEST
+from shared.open_models.opening import Opened, about, open_model
+from shared.pretraining.making import file_hash
 from shared.training import checkpoints
 from shared.training.failures import TrainingError, explained
-from shared.training.making import file_hash
-from shared.training.opening import Opened, about, open_model
 
-ADAPTER = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-MANIFEST = "manifest.json"
 PLAN = "plan.json"
 
 

@@ -20,10 +20,10 @@ from tqdm.auto import tqdm
 
 from shared.data import products
 from shared.data.storage import fingerprint, versions, write_json
+from shared.open_models.opening import fingerprint_of
+from shared.open_models.pricer import tuned_pricer
+from shared.pretraining.making import TINY, file_hash
 from shared.training.fine_tuning import Plan, fine_tune
-from shared.training.making import TINY, file_hash
-from shared.training.open_pricer import tuned_pricer
-from shared.training.opening import fingerprint_of
 
 RECORDED = Path(__file__).with_name("recorded")
 """Results that are shipped: what takes hours is run once, and shown with its date."""
@@ -95,7 +95,8 @@ def run(
         if key not in done:
             done[key] = _one(trial, train, validation, folder / "work")
             with journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "row": done[key]}) + "\n")
+                # A line of its own, even behind one that a kill cut short.
+                file.write("\n" * (file.tell() > 0) + json.dumps({"key": key, "row": done[key]}))
         rows.append({"study": trial.study, "setting": trial.setting, **done[key]})
     return rows
 
@@ -180,8 +181,8 @@ def controls(
     documents of the base's corpus thinks of them as one more feature. And the plan of the course,
     once for each seed. ``folder`` keeps what is done.
     """
-    from shared.training.corpus import documents, other_products
-    from shared.training.making import evaluation_items
+    from shared.pretraining.corpus import documents, other_products
+    from shared.pretraining.making import evaluation_items
 
     read = other_products(200_000, folder / "other", evaluation_items(), progress=progress)
     priced = [one for one in documents(read) if one[1] is not None]

@@ -22,9 +22,9 @@ from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerCallback
 from trl import SFTTrainer
 
+from shared.open_models.reading import read_prices
+from shared.pretraining.base_model import price_targets, price_tokens
 from shared.training import checkpoints
-from shared.training.base_model import price_targets, price_tokens
-from shared.training.reading import read_prices
 
 IGNORED = -100
 """The label of a token whose loss is not computed."""

@@ -39,11 +39,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from shared.data.storage import versions, write_json
+from shared.open_models.adapters import ADAPTER
+from shared.open_models.memory import GIB, OVERHEAD, SHAPES, MemoryPlan, Shape, adapter_parameters
+from shared.open_models.reading import read_prices
 from shared.prompts import PRICE_IS
 from shared.training.building import with_adapters
-from shared.training.fine_tuning import ADAPTER, Plan
-from shared.training.memory import GIB, OVERHEAD, SHAPES, MemoryPlan, Shape, adapter_parameters
-from shared.training.reading import read_prices
+from shared.training.fine_tuning import Plan
 from shared.training.trainer import IGNORED
 
 RESULTS = Path(__file__).parent / "results" / "gpu_training.json"
@@ -321,7 +322,7 @@ def make_optimizer(name: str, weights: list, on_gpu: bool) -> torch.optim.Optimi
 
 
 def prediction(shape: Shape, recipe: Recipe, steps: list[dict], on_gpu: bool) -> float:
-    """Return the bytes that shared.training.memory says, without the overhead torch cannot see."""
+    """Return the bytes that open_models.memory says, without the overhead torch cannot see."""
     rows, width = max((batch["input_ids"].shape for batch in steps), key=lambda s: s[0] * s[1])
     labelled = LABELS * (recipe.batch if recipe.padding == "packed" else 1)
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from shared.data import Product, products
 from shared.data.storage import versions, write_json
 from shared.evaluation import compare, evaluate
+from shared.open_models.pricer import tuned_pricer
 from shared.pipeline import course_items
+from shared.pretraining.making import TINY, file_hash
 from shared.pricers import make_pricer
 from shared.settings import Settings
-from shared.training.making import TINY, file_hash
-from shared.training.open_pricer import tuned_pricer
 from shared.training.studies import RECORDED, SEEDS, controls
 
 RESULTS = Path(__file__).parent / "results" / "open_model.json"

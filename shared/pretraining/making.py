@@ -15,10 +15,10 @@ from tqdm.auto import tqdm
 
 from shared.data.storage import fingerprint, replacing, versions, write_json
 from shared.pipeline import course_items
+from shared.pretraining.base_model import Pretraining, Recipe, median_error
+from shared.pretraining.corpus import SEED, documents, other_products
+from shared.pretraining.tokenizer import train_tokenizer
 from shared.settings import Settings
-from shared.training.base_model import Pretraining, Recipe, median_error
-from shared.training.corpus import SEED, documents, other_products
-from shared.training.tokenizer import train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast

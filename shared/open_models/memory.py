@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shared.training.base_model import Recipe
+from shared.pretraining.base_model import Recipe
 
 GIB = OVERHEAD = 2**30
 """Bytes, assumed: half for the CUDA context and libraries, half for what the allocator wastes."""

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.training.making import TINY, BaseModelError, file_hash, read_manifest
-from shared.training.memory import compute_dtype
+from shared.open_models.memory import compute_dtype
+from shared.pretraining.making import TINY, BaseModelError, file_hash, read_manifest
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +13,15 @@ import pyarrow as pa
 from shared.data import Product
 from shared.data.storage import fingerprint
 from shared.evaluation import Estimates
+from shared.open_models.adapters import ADAPTER, TUNED, AdapterError, add_adapter, read_tuned
+from shared.open_models.examples import prompts_of
+from shared.open_models.opening import about, fingerprint_of, open_model
+from shared.open_models.reading import Distribution, read_prices
 from shared.pricers.conformal import conformal_quantile
 from shared.prompts import PRICE_IS, NotAPrice, parse_price
-from shared.training.building import in_32_bits
-from shared.training.examples import prompts_of
-from shared.training.failures import TrainingError
-from shared.training.fine_tuning import ADAPTER, CONFIG, MANIFEST
-from shared.training.making import file_hash
-from shared.training.opening import about, fingerprint_of, open_model, without_old_names
-from shared.training.reading import Distribution, read_prices
 
 if TYPE_CHECKING:
-    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-TUNED = Path(__file__).with_name("tuned")
-"""The tiny base's adapter that is shipped: `python -m shared tune` on the embedded data."""
 
 READINGS = ("median", "mean", "greedy")
 
@@ -152,14 +144,14 @@ def tuned_pricer(
 ) -> OpenModelPricer:  # fmt: skip
     """Return the model that ``fine_tune`` left in a folder, as a pricer.
 
-    Raises TrainingError if there is none, if it was changed, or belongs to another base.
+    Raises AdapterError if there is none, if it was changed, or belongs to another base.
     """
     manifest = read_tuned(folder)
     plan = manifest["plan"]
     model, tokenizer, _ = open_model(plan["base"], plan["bits"])
     wanted, found = manifest["base"]["fingerprint"], fingerprint_of(plan["base"], model)
     if wanted != found:
-        raise TrainingError(
+        raise AdapterError(
             f"{folder}: tuned on another base ({plan['base']} was {wanted}, here it is {found}): "
             "an adapter fits the weights it was trained beside only; tune again, or fetch that base"
         )
@@ -171,84 +163,6 @@ def tuned_pricer(
     }  # fmt: skip
     name = name or f"{Path(plan['base']).name}, QLoRA"
     return kind(add_adapter(model, folder), tokenizer, settings, name=name, reading=reading)
-
-
-def add_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Put the adapter of a folder beside the weights of its base."""
-    from peft import PeftModel
-
-    with without_old_names():
-        return in_32_bits(PeftModel.from_pretrained(model, str(folder))).eval()
-
-
-def read_tuned(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a tuned model, after comparing its files with what that says."""
-    folder = Path(folder)
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = [(name, manifest["sha256"][name]) for name in (ADAPTER, CONFIG)]
-        manifest["plan"]["base"], manifest["base"]["fingerprint"]
-    except FileNotFoundError:
-        raise TrainingError(
-            f"{folder}: holds no tuned model ({MANIFEST} is missing); make it with: "
-            f"python -m shared tune --train DIR --out {folder}"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise TrainingError(f"{folder / MANIFEST} is damaged ({error!r}): tune again") from error
-    for name, wanted in files:
-        if not (folder / name).is_file() or file_hash(folder / name) != wanted:
-            raise TrainingError(f"{folder / name} is missing or was changed: tune again")
-    return manifest
-
-
-def merge(folder: Path, out: Path) -> Path:
-    """Write base and adapter as one model of full precision to ``out``: it needs no peft then.
-
-    The adapter was trained beside four-bit weights and is added to the exact ones: prices differ
-    a little from those of the two apart. Measure before you ship it.
-    """
-    from shared.data.storage import write_json
-
-    manifest = read_tuned(folder)
-    model, tokenizer, opened = open_model(manifest["plan"]["base"], 16)
-    merged = add_adapter(model, folder).merge_and_unload()
-    out = Path(out)
-    merged.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    files = sorted(path for path in out.iterdir() if path.is_file())
-    write_json(
-        {
-            "merged_from": manifest["sha256"][ADAPTER], "base": about(opened),
-            "sha256": {path.name: file_hash(path) for path in files if path.name != MANIFEST},
-        },
-        out / MANIFEST,
-    )  # fmt: skip
-    return out
-
-
-def push(folder: Path, repository: str) -> str:
-    """Upload the adapter of a folder to a private repository of the hub; return its address.
-
-    Only the adapter, its settings and its manifest are sent. Raises TrainingError if the hub
-    refuses, without a token (`hf auth login`) for instance.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    read_tuned(folder)
-    hub = HfApi()
-    try:
-        address = hub.create_repo(repository, private=True, exist_ok=True)
-        hub.upload_folder(
-            repo_id=repository, folder_path=str(folder), allow_patterns=[ADAPTER, CONFIG, MANIFEST],
-            commit_message="Adapter of the price course",
-        )  # fmt: skip
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise TrainingError(
-            f"{repository}: the hub did not take it ({str(error).splitlines()[0][:200]}); "
-            f"log in with `hf auth login`, and write OWNER/NAME. The adapter is in {folder}"
-        ) from error
-    return str(address)
 
 
 def _products_of(items: pa.Table) -> list[dict]:

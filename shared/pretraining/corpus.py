@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from shared.data.duplicates import Sketches, clusters
 from shared.pipeline import prepare
-from shared.training.base_model import DOLLARS
+from shared.pretraining.base_model import DOLLARS
 
 SEED = 977
 """Of the other catalogue; the course's own is drawn with 42."""

@@ -1,0 +1,1 @@
+"""A tiny base model, made here from nothing: tokenizer, corpus, pre-training."""
