@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared.data.storage import write_json
-from shared.open_models.opening import about, open_model, without_old_names
-from shared.pretraining.making import file_hash
+from shared.open_models.opening import (
+    about,
+    no_bar_for_a_blink,
+    open_model,
+    without_old_names,
+)
+from shared.pretraining.making import TINY, file_hash
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -72,7 +77,8 @@ def merge(folder: Path, out: Path) -> Path:
     model, tokenizer, opened = open_model(manifest["plan"]["base"], 16)
     merged = add_adapter(model, folder).merge_and_unload()
     out = Path(out)
-    merged.save_pretrained(out)
+    with no_bar_for_a_blink(str(TINY if opened.base == "tiny" else opened.base)):
+        merged.save_pretrained(out)
     tokenizer.save_pretrained(out)
     files = sorted(path for path in out.iterdir() if path.is_file())
     write_json(

@@ -61,7 +61,7 @@ def open_model(
     if (Path(name) / "manifest.json").exists() or base == "tiny":
         read_manifest(Path(name))  # one made here says what its files have to be
     try:
-        with _no_bar_for_a_blink(name):
+        with no_bar_for_a_blink(name):
             model = AutoModelForCausalLM.from_pretrained(
                 name, dtype=getattr(torch, dtype), quantization_config=_quantised(bits, dtype),
                 device_map={"": device},
@@ -87,8 +87,8 @@ def _device() -> str:
 
 
 @contextlib.contextmanager
-def _no_bar_for_a_blink(name: str) -> Iterator[None]:
-    """Show no progress of loading files that are read in a blink; a large model has its bar."""
+def no_bar_for_a_blink(name: str) -> Iterator[None]:
+    """Show no progress of files that are read or written in a blink; a large model has its bar."""
     from transformers.utils import logging as bars
 
     size = sum(path.stat().st_size for path in Path(name).glob("*.safetensors"))
