@@ -471,6 +471,9 @@ def test_an_adapter_of_another_base_is_refused(tuned, base, tmp_path) -> None:
         make_small_base(base, seed=2)
         with pytest.raises(AdapterError, match="another base"):
             tuned_pricer(tuned)
+        plan = Plan(**json.loads((tuned / "manifest.json").read_text())["plan"])
+        with pytest.raises(TrainingError, match="other weights of the base"):
+            fine_tune(TRAIN, VALIDATION, tuned, plan, progress=False)
     finally:
         shutil.rmtree(base)
         shutil.copytree(aside, base)

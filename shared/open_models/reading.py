@@ -46,6 +46,13 @@ class Distribution:
         below = self.probabilities.cumsum(1) < share
         return self.prices[below.sum(1).clip(max=len(self.prices) - 1)]
 
+    def losses(self, dollars: np.ndarray) -> np.ndarray:
+        """Return the loss (nats) of what each product costs, to the nearest price there is."""
+        taught = np.floor(np.asarray(dollars) + 0.5)  # as completion() rounds
+        place = np.abs(self.prices[None, :] - taught[:, None]).argmin(1)
+        likely = self.probabilities[np.arange(len(place)), place] * self.mass
+        return -np.log(likely.clip(min=1e-12))
+
     @property
     def median(self) -> np.ndarray:
         """The price that is as likely too low as too high: it errs least in dollars."""

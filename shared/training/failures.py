@@ -62,8 +62,8 @@ def _memory_advice(plan: Plan, said: str) -> str:
         config = AutoConfig.from_pretrained(TINY if plan.base == "tiny" else plan.base)
         memory = MemoryPlan(
             Shape.of(config), batch=plan.batch, length=plan.text_tokens + PROMPT_TOKENS,
-            bits=plan.bits, rank=plan.rank, labelled_tokens=2,
-            targets="all-linear" if plan.targets == "all-linear" else "q,k,v,o",
+            bits=plan.bits, rank=plan.rank, labelled_tokens=2, targets=plan.targets,
+            compute_bits=16 if torch.cuda.is_available() else 32,
         )  # fmt: skip
         lines.append(f"what this plan takes, computed:\n{memory}")
         if torch.cuda.is_available():

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ import pyarrow as pa
 
 from shared.data.storage import fingerprint, replacing, versions, write_json
 from shared.open_models.adapters import ADAPTER, CONFIG, MANIFEST
-from shared.open_models.opening import Opened, about, open_model
+from shared.open_models.opening import Opened, about, fingerprint_of, open_model
 from shared.pretraining.making import file_hash
 from shared.training import checkpoints
 from shared.training.failures import TrainingError, explained
@@ -221,6 +222,9 @@ def _finished(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
                 changed = [f"{key} {old.get(key)!r}" for key in new if old.get(key) != new[key]]
         except (ValueError, KeyError, AttributeError) as error:
             raise TrainingError(f"{path} is damaged ({error!r}): delete {out}") from error
+        here = fingerprint_of(request["plan"]["base"])  # of a base on the hub: its name
+        if here not in (request["plan"]["base"], found.get("base", {}).get("fingerprint")):
+            changed.append("other weights of the base")
         if changed:
             raise TrainingError(
                 f"{out} holds another run ({', '.join(changed)}): use another folder"
@@ -233,8 +237,6 @@ def _finished(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Let one process at a time train in a folder; those of one launch are one."""
-    import os
-
     from filelock import FileLock, Timeout
 
     if int(os.environ.get("RANK", "0")) > 0:

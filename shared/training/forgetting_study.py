@@ -27,6 +27,7 @@ from shared.open_models.reading import read_prices
 from shared.pretraining.corpus import documents as read_by_the_base
 from shared.pretraining.corpus import other_products
 from shared.reports.figures import Chart, Theme, canvas, dollars, legend, plain_text
+from shared.training import studies
 from shared.training.checkpoints import checkpoints
 from shared.training.fine_tuning import Plan, fine_tune
 from shared.training.forgetting import Documents, measure, other_documents
@@ -65,7 +66,7 @@ def study(
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / "rows.jsonl"
-    done = _finished(journal)
+    done = studies.read_rows(journal)
     documents = other_documents(folder / "documents", known)
     about = {
         "items": [fingerprint(train), fingerprint(validation)],
@@ -137,8 +138,7 @@ def _judge(
     prompts = prompts_of(validation["text"].to_pylist(), tokenizer, plan.text_tokens)
     found, prices = read_prices(model, tokenizer, prompts), np.asarray(validation["price"])
     misses = np.abs(found.median - prices)
-    place = np.floor(prices + 0.5).astype(int).clip(0, len(found.prices) - 1)
-    losses = -np.log((found.probabilities[np.arange(len(place)), place] * found.mass).clip(1e-12))
+    losses = found.losses(prices)
     return {
         "step": step,
         "dollars": round(float(misses[:CHOSEN_ON].mean()), 3),
@@ -147,18 +147,6 @@ def _judge(
         **{key: round(value, 4) for key, value in measure(model, tokenizer, documents).items()},
         "medians": " ".join(map(str, found.median.astype(int))),
     }
-
-
-def _finished(journal: Path) -> dict[str, Mapping[str, Any]]:
-    """Return the rows of finished runs; a last line that a kill cut short is not one."""
-    found = {}
-    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        found[entry["key"]] = entry["row"]
-    return found
 
 
 def curve_chart(

@@ -88,7 +88,7 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / "rows.jsonl"
-    done = _read(journal)
+    done = read_rows(journal)
     rows = []
     for trial in tqdm(list(chosen), desc="trials", unit="trial", disable=not progress):
         key = _key(trial, train, validation)
@@ -159,7 +159,7 @@ def _key(trial: Trial, train: pa.Table, validation: pa.Table) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _read(journal: Path) -> dict[str, dict[str, Any]]:
+def read_rows(journal: Path) -> dict[str, dict[str, Any]]:
     """Return the rows that were finished; a last line that a kill cut short is not one."""
     found = {}
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():

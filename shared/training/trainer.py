@@ -117,12 +117,10 @@ class PriceTrainer(SFTTrainer):
             batch=self.args.per_device_eval_batch_size,
         )  # fmt: skip
         wanted = self._validation.dollars
-        place = np.floor(wanted + 0.5).astype(int).clip(0, len(found.prices) - 1)
-        likely = found.probabilities[np.arange(len(place)), place] * found.mass
         metrics = {
             f"{metric_key_prefix}_dollars": float(np.abs(found.median - wanted).mean()),
             f"{metric_key_prefix}_greedy_dollars": float(np.abs(found.mode - wanted).mean()),
-            f"{metric_key_prefix}_price_loss": float(-np.log(likely.clip(min=1e-12)).mean()),
+            f"{metric_key_prefix}_price_loss": float(found.losses(wanted).mean()),
         }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
