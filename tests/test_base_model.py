@@ -205,7 +205,7 @@ def test_killed_and_resumed_it_is_the_same(small, tmp_path):
     code = (
         "from dataclasses import replace\n"
         "from pathlib import Path\n"
-        "from shared.training import making\n"
+        "from shared.pretraining import making\n"
         "from shared.pretraining.base_model import Recipe\n"
         "making.SAVED_EVERY = 5\n"
         f"making.make_base(Path({str(tmp_path)!r}), Recipe(**{asdict(SMALL)!r}), progress=False)\n"
