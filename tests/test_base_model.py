@@ -21,7 +21,7 @@ pytest.importorskip("transformers")
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from shared.data.storage import fingerprint  # noqa: E402
+from shared.data.storage import file_hash, fingerprint  # noqa: E402
 from shared.pipeline import prepare  # noqa: E402
 from shared.pretraining.base_model import (  # noqa: E402
     DOLLARS,
@@ -38,7 +38,6 @@ from shared.pretraining.making import (  # noqa: E402
     TINY,
     BaseModelError,
     evaluation_items,
-    file_hash,
     make_base,
     open_base,
     read_manifest,

@@ -23,23 +23,27 @@ from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from shared.data import Product  # noqa: E402
 from shared.data.schema import ITEM  # noqa: E402
+from shared.data.storage import file_hash  # noqa: E402
 from shared.open_models.adapters import (  # noqa: E402
     ADAPTER,
     AdapterError,
+    add_adapter,
+    fused,
     in_32_bits,
     merge,
 )
 from shared.open_models.examples import cut, examples  # noqa: E402
 from shared.open_models.opening import fingerprint_of, open_model  # noqa: E402
 from shared.open_models.pricer import base_pricer, tuned_pricer  # noqa: E402
-from shared.pretraining.making import BaseModelError, file_hash  # noqa: E402
+from shared.open_models.reading import read_prices  # noqa: E402
+from shared.pretraining.making import BaseModelError  # noqa: E402
 from shared.pretraining.tokenizer import train_tokenizer  # noqa: E402
 from shared.prompts import completion_prompt  # noqa: E402
 from shared.training import checkpoints  # noqa: E402
 from shared.training.building import steps_of, trackers, with_adapters  # noqa: E402
 from shared.training.failures import TrainingError  # noqa: E402
 from shared.training.fine_tuning import Plan, fine_tune  # noqa: E402
-from shared.training.trainer import IGNORED, Collator  # noqa: E402
+from shared.training.trainer import IGNORED, Collator, seconds_logged  # noqa: E402
 
 THINGS = {"mug": 9, "lamp": 40, "chair": 120, "laptop": 800}
 
@@ -325,11 +329,22 @@ def test_killed_training_goes_on_to_the_identical_adapter(plan, tuned, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "manifest.json").exists()
+    before = seconds_logged(out / "log.jsonl")
     manifest = fine_tune(TRAIN, VALIDATION, out, plan, progress=False)
+    after = json.loads((out / "log.jsonl").read_text().splitlines()[-1])["seconds"]
+    assert manifest["seconds"] >= round(before + after, 1) - 0.1 > before > 0
     assert file_hash(out / ADAPTER) == file_hash(tuned / ADAPTER)
     assert manifest["best_step"] == json.loads((tuned / "manifest.json").read_text())["best_step"]
     log = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert log.count(1) == 1, "what was done before the kill was not done again"
+
+
+def test_the_seconds_of_all_parts_of_a_run_are_counted(tmp_path) -> None:
+    log = tmp_path / "log.jsonl"
+    assert seconds_logged(log) == 0
+    lines = [json.dumps({"step": step, "seconds": s}) for step, s in enumerate((1, 5, 0.5, 2, 1))]
+    log.write_text("\n".join([*lines[:2], '{"step": 9, "sec', *lines[2:]]))
+    assert seconds_logged(log) == 5 + 2 + 1
 
 
 def test_killed_while_a_checkpoint_is_written(plan, tuned, tmp_path) -> None:
@@ -439,6 +454,19 @@ def test_readings_differ_and_other_ones_are_refused(tuned) -> None:
     assert tuned_pricer(tuned, reading="mean").price(products()).price.dtype == float
     with pytest.raises(ValueError, match="median, mean, greedy"):
         tuned_pricer(tuned, reading="max")
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_fused_weights_give_the_prices_of_base_and_adapter(tuned, bits) -> None:
+    base = json.loads((tuned / "manifest.json").read_text())["plan"]["base"]
+    model, tokenizer, _ = open_model(base, bits)
+    prompts = tuned_pricer(tuned).prompts(products())
+    apart = read_prices(add_adapter(model, tuned), tokenizer, prompts)
+    one = fused(open_model(base, bits)[0], tuned)
+    together = read_prices(one, tokenizer, prompts)
+    np.testing.assert_allclose(together.probabilities, apart.probabilities, atol=1e-5)
+    assert {parameter.dtype for parameter in one.parameters()} == {torch.float32}
+    assert not any("lora" in name for name, _ in one.named_parameters())
 
 
 def test_greedy_reading_is_what_generate_writes(tuned) -> None:

@@ -16,10 +16,11 @@ pytest.importorskip("bitsandbytes")
 
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
+from shared.data.storage import file_hash  # noqa: E402
 from shared.open_models.opening import open_model  # noqa: E402
 from shared.pipeline import prepare  # noqa: E402
 from shared.pretraining.corpus import price_then  # noqa: E402
-from shared.pretraining.making import TINY, file_hash  # noqa: E402
+from shared.pretraining.making import TINY  # noqa: E402
 from shared.training import forgetting_study, studies  # noqa: E402
 from shared.training.building import with_adapters  # noqa: E402
 from shared.training.fine_tuning import Plan  # noqa: E402

@@ -56,9 +56,9 @@ def test_a_skops_file_with_foreign_types_is_refused(saved, tmp_path):
     folder = save_pricer(pricer, tmp_path / "model")
     skops.io.dump(FunctionTransformer(func=print), folder / "model.skops")
     card = json.loads((folder / CARD).read_text())
-    from shared.pricers.saving import _checksum
+    from shared.data.storage import file_hash
 
-    card["files"]["model.skops"] = _checksum(folder / "model.skops")  # as an attacker would
+    card["files"]["model.skops"] = file_hash(folder / "model.skops")  # as an attacker would
     (folder / CARD).write_text(json.dumps(card))
     with pytest.raises(ModelError, match="refuses to make"):
         load_pricer(folder)

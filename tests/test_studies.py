@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,17 +10,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from test_fine_tuning import TRAIN, VALIDATION, make_small_base  # noqa: E402
+from test_fine_tuning import TRAIN, VALIDATION, items_of, make_small_base  # noqa: E402
 
+from shared.data.storage import fingerprint  # noqa: E402
 from shared.open_models.reading import Distribution  # noqa: E402
 from shared.training import studies  # noqa: E402
 from shared.training.charts import (  # noqa: E402
     LiveCurve,
     distribution_chart,
     dollars_curve,
+    settings_chart,
     trials_chart,
 )
-from shared.training.fine_tuning import Plan  # noqa: E402
+from shared.training.fine_tuning import Plan, fine_tune  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,18 @@ def test_noise_exchanges_prices_and_invents_none() -> None:
         studies.with_noise(TRAIN, 1.5, seed=1)
 
 
+def test_the_share_of_wrong_prices_is_that_of_the_items_a_plan_takes(plan, tmp_path) -> None:
+    """Incident: both drew by the same seed, so nearly all of the 3,000 items taken were wrong."""
+    many = items_of(1_000, seed=5)
+    taught = studies.with_noise(many, 0.3, seed=1)
+    exchanged = np.asarray(taught["price"]) != np.asarray(many["price"])
+    fine_tune(taught, VALIDATION, tmp_path, replace(plan, limit=300, seed=1), progress=False)
+    order = np.random.default_rng(1).permutation(1_000)[:300]
+    taken = json.loads((tmp_path / "manifest.json").read_text())["train"]
+    assert taken == fingerprint(taught.take(order)), "the plan takes others now: change this test"
+    assert abs(exchanged[order].mean() - exchanged.mean()) < 0.06
+
+
 def test_curves_say_their_finding_in_words() -> None:
     history = [
         {"step": 0, "eval_dollars": 70.0, "eval_greedy_dollars": 90.0},
@@ -105,4 +120,21 @@ def test_distribution_and_trials_charts() -> None:
     chart = trials_chart(rows, "Errors")
     assert "b is best, $5.50" in chart.alt
     assert "a $6.00 (2 seeds, $5.00 to $7.00)" in chart.alt
+    assert len(chart.png()) > 5_000
+
+
+def test_settings_are_drawn_under_their_study() -> None:
+    rows = [
+        {"study": study, "setting": setting, "dollars": dollars}
+        for study, setting, dollars in (
+            ("rank", "2", 58.0), ("rank", "32", 50.0), ("bits", "8 bits", 51.0),
+            ("rank", "2", 60.0), ("rank", "32", 52.0), ("bits", "8 bits", 49.0),
+        )
+    ]  # fmt: skip
+    chart = settings_chart(rows, 51.0, "What each setting is worth")
+    assert "The plan as it is: $51.00" in chart.alt
+    assert "rank: 2 $59.00 ($58.00 to $60.00), 32 $51.00 ($50.00 to $52.00)." in chart.alt
+    axes = chart.figure().axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["rank", "2", "32", "bits", "8 bits"]
     assert len(chart.png()) > 5_000

@@ -63,6 +63,12 @@ def write_text(text: str, path: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, which may be larger than memory."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fingerprint(table: pa.Table) -> str:
     """Return a hash (16 hex digits) of a table's names, types and values.
 

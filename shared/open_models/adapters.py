@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.data.storage import write_json
+from shared.data.storage import file_hash, write_json
 from shared.open_models.opening import (
     about,
     no_bar_for_a_blink,
     open_model,
     without_old_names,
 )
-from shared.pretraining.making import TINY, file_hash
+from shared.pretraining.making import TINY
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -45,6 +45,17 @@ def add_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 
     with without_old_names():
         return in_32_bits(PeftModel.from_pretrained(model, str(folder))).eval()
+
+
+def fused(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """Return a base in 4 or 16 bits and its adapter as one model of full precision, to be asked.
+
+    It has the weights the adapter was trained beside, four-bit ones unpacked once instead of at
+    each question: the same prices in half the time, for the memory that quantising had saved.
+    """
+    if getattr(model, "is_loaded_in_4bit", False):
+        model = model.dequantize()
+    return add_adapter(model, folder).merge_and_unload().eval()
 
 
 def read_tuned(folder: Path) -> dict[str, Any]:

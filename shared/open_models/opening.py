@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shared.data.storage import file_hash
 from shared.open_models.memory import compute_dtype
-from shared.pretraining.making import TINY, BaseModelError, file_hash, read_manifest
+from shared.pretraining.making import TINY, BaseModelError, read_manifest
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase

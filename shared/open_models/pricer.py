@@ -13,7 +13,7 @@ import pyarrow as pa
 from shared.data import Product
 from shared.data.storage import fingerprint
 from shared.evaluation import Estimates
-from shared.open_models.adapters import ADAPTER, TUNED, AdapterError, add_adapter, read_tuned
+from shared.open_models.adapters import ADAPTER, TUNED, AdapterError, add_adapter, fused, read_tuned
 from shared.open_models.examples import prompts_of
 from shared.open_models.opening import about, fingerprint_of, open_model
 from shared.open_models.reading import Distribution, read_prices
@@ -144,11 +144,13 @@ def tuned_pricer(
 ) -> OpenModelPricer:  # fmt: skip
     """Return the model that ``fine_tune`` left in a folder, as a pricer.
 
-    Raises AdapterError if there is none, if it was changed, or belongs to another base.
+    On a GPU, where memory is short, the base stays quantised and the adapter beside it; on a CPU,
+    where time is, both are fused. Raises AdapterError if there is none, if it was changed, or
+    belongs to another base.
     """
     manifest = read_tuned(folder)
     plan = manifest["plan"]
-    model, tokenizer, _ = open_model(plan["base"], plan["bits"])
+    model, tokenizer, opened = open_model(plan["base"], plan["bits"])
     wanted, found = manifest["base"]["fingerprint"], fingerprint_of(plan["base"], model)
     if wanted != found:
         raise AdapterError(
@@ -162,7 +164,10 @@ def tuned_pricer(
         "seed": plan["seed"],
     }  # fmt: skip
     name = name or f"{Path(plan['base']).name}, QLoRA"
-    return kind(add_adapter(model, folder), tokenizer, settings, name=name, reading=reading)
+    # Eight-bit layers round what goes into them, too: no full weights give the same prices.
+    fast = opened.device == "cpu" and opened.bits != 8
+    model = fused(model, folder) if fast else add_adapter(model, folder)
+    return kind(model, tokenizer, settings, name=name, reading=reading)
 
 
 def _products_of(items: pa.Table) -> list[dict]:

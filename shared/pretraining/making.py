@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from tqdm.auto import tqdm
 
-from shared.data.storage import fingerprint, replacing, versions, write_json
+from shared.data.storage import file_hash, fingerprint, replacing, versions, write_json
 from shared.pipeline import course_items
 from shared.pretraining.base_model import Pretraining, Recipe, median_error
 from shared.pretraining.corpus import SEED, documents, other_products
@@ -112,11 +112,6 @@ def evaluation_items() -> pa.Table:
     """Return what the course evaluates on: validation and test items of the embedded catalogue."""
     items = course_items(Settings.from_environment({}), progress=False)
     return pa.concat_tables([items.table("validation"), items.table("test")])
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _train(training: Pretraining, checkpoint: Path, progress: bool) -> float:

@@ -7,14 +7,13 @@ networks as safetensors, boosted trees as LightGBM's text, and members of a stac
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from shared.data.storage import versions, write_json
+from shared.data.storage import file_hash, versions, write_json
 from shared.pricers.fitted import FittedPricer
 
 CARD = "pricer.json"
@@ -65,7 +64,7 @@ def load_pricer(folder: Path) -> FittedPricer:
         raise ModelError(f"{folder}: {card['name']!r} is not one of: {', '.join(PRICERS)}")
     for name, checksum in card["files"].items():
         path = folder / name
-        if not path.is_file() or _checksum(path) != checksum:
+        if not path.is_file() or file_hash(path) != checksum:
             raise ModelError(f"{path}: missing or changed since it was saved; fit and save again")
     pricer = PRICERS[card["name"]](seed=card["settings"]["seed"])
     pricer.settings = card["settings"]
@@ -96,7 +95,7 @@ def _write(pricer: FittedPricer, folder: Path) -> None:
         "settings": pricer.settings,
         "versions": versions(),
         "parts": kinds,
-        "files": {name: _checksum(folder / name) for name in files},
+        "files": {name: file_hash(folder / name) for name in files},
     }
     write_json(card, folder / CARD)
 
@@ -148,7 +147,3 @@ def _networks(path: Path) -> list[dict]:
         place, _, name = key.partition(".")
         networks.setdefault(int(place), {})[name] = tensor
     return [networks[i] for i in sorted(networks)]
-
-
-def _checksum(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -175,3 +175,46 @@ def trials_chart(rows: Sequence[Mapping[str, Any]], title: str, y_name: str = "d
         return figure
 
     return Chart(draw, alt)
+
+
+def settings_chart(rows: Sequence[Mapping[str, Any]], usual: float, title: str) -> Chart:
+    """Errors of several studies in one picture: a line a setting, a dot a seed, a bar the median.
+
+    ``rows`` have ``study``, ``setting`` and ``dollars``, a study's lines stay together; ``usual``
+    is the error of the plan that all of them change in one place, drawn from top to bottom.
+    """
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        values.setdefault(row["study"], {}).setdefault(row["setting"], []).append(row["dollars"])
+    alt = f"{title}. The plan as it is: {dollars(usual)}. " + " ".join(
+        f"{study}: "
+        + ", ".join(
+            f"{setting} {dollars(float(np.median(found)))} ({dollars(min(found))} to "
+            f"{dollars(max(found))})"
+            for setting, found in settings.items()
+        )
+        + "."
+        for study, settings in values.items()
+    )
+    names: list[str] = []
+    for study, settings in values.items():
+        names += [study, *settings]
+
+    def draw(theme: Theme) -> Figure:
+        figure, axes = canvas(theme, title, "error, dollars", "", 1.0 + 0.25 * len(names))
+        axes.axvline(usual, color=theme.plain, linewidth=1.2, linestyle=":")
+        at = 0
+        for settings in values.values():
+            for place, found in enumerate(settings.values(), at + 1):
+                axes.plot(found, [place] * len(found), "o", color=theme.good, alpha=0.6)
+                middle = float(np.median(found))
+                axes.plot([middle] * 2, [place - 0.3, place + 0.3], color=theme.bad, linewidth=2.2)
+            at += 1 + len(settings)
+        axes.set_yticks(range(len(names)), [plain_text(name) for name in names])
+        for label in axes.get_yticklabels():
+            if label.get_text() in values:
+                label.set(fontweight="bold", color=theme.text)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        return figure
+
+    return Chart(draw, alt)

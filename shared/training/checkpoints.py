@@ -15,8 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from shared.data.storage import write_json
-from shared.pretraining.making import file_hash
+from shared.data.storage import file_hash, write_json
 
 LIST = "files.json"
 """Written last: names and SHA-256 of all other files of a checkpoint."""

@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from shared.data.storage import fingerprint, replacing, versions, write_json
+from shared.data.storage import file_hash, fingerprint, replacing, versions, write_json
 from shared.open_models.adapters import ADAPTER, CONFIG, MANIFEST
 from shared.open_models.opening import Opened, about, fingerprint_of, open_model
-from shared.pretraining.making import file_hash
 from shared.training import checkpoints
 from shared.training.failures import TrainingError, explained
 
@@ -142,7 +141,8 @@ def _run(
 ) -> dict[str, Any]:  # fmt: skip
     from accelerate import PartialState
 
-    from shared.training.building import build_trainer, quietly
+    from shared.training.building import LOG, build_trainer, quietly
+    from shared.training.trainer import seconds_logged
 
     model, tokenizer, opened = open_model(plan.base, plan.bits)
     work = out / "checkpoints"
@@ -152,14 +152,14 @@ def _run(
             write_json(request | {"base": about(opened)}, out / PLAN)
         done = checkpoints.checkpoints(work)
     last = max(done, default=None)
-    start = time.perf_counter()
+    start, before = time.perf_counter(), seconds_logged(out / LOG)
     with quietly():
         trainer = build_trainer(
             model, tokenizer, train, validation, out, plan, opened,
             watch=watch, track=track, progress=progress, fresh=last is None, replay=replay,
         )  # fmt: skip
         trainer.train(resume_from_checkpoint=str(done[last]) if last else None)
-    seconds = time.perf_counter() - start
+    seconds = before + time.perf_counter() - start
     with trainer.accelerator.main_process_first():
         if trainer.is_world_process_zero():
             return _finish(trainer, out, request, opened, keep_all, seconds)

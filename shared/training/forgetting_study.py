@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from tqdm.auto import tqdm
 
+from shared.data import products
 from shared.data.storage import fingerprint
 from shared.open_models.adapters import add_adapter
-from shared.open_models.examples import prompts_of
 from shared.open_models.opening import fingerprint_of, open_model
-from shared.open_models.reading import read_prices
+from shared.open_models.pricer import OpenModelPricer
 from shared.pretraining.corpus import documents as read_by_the_base
 from shared.pretraining.corpus import other_products
 from shared.reports.figures import Chart, Theme, canvas, dollars, legend, plain_text
@@ -134,9 +134,8 @@ def _judge(
     model, tokenizer, _ = open_model(plan.base, plan.bits)
     if adapter:
         model = add_adapter(model, adapter)
-    tokenizer.padding_side = "left"
-    prompts = prompts_of(validation["text"].to_pylist(), tokenizer, plan.text_tokens)
-    found, prices = read_prices(model, tokenizer, prompts), np.asarray(validation["price"])
+    pricer = OpenModelPricer(model, tokenizer, {"text_tokens": plan.text_tokens}, name="")
+    found, prices = pricer.distribution(products(validation)), np.asarray(validation["price"])
     misses = np.abs(found.median - prices)
     losses = found.losses(prices)
     return {

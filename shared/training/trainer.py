@@ -167,6 +167,17 @@ class Journal(TrainerCallback):
             self._watch(state.log_history)
 
 
+def seconds_logged(log: Path) -> float:
+    """Return how long the parts of a run took that a log tells of; each began at 0 again."""
+    parts = [0.0]
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a kill may cut a line short
+            seconds = json.loads(line)["seconds"]
+            parts += [seconds] if seconds < parts[-1] else []
+            parts[-1] = seconds
+    return sum(parts)
+
+
 class Tracker(TrainerCallback):
     """Sends what is logged to a tracker with the calls that trackio and W&B have in common.
 

@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 
 from shared.data import Product, products
-from shared.data.storage import versions, write_json
+from shared.data.storage import file_hash, versions, write_json
 from shared.evaluation import compare, evaluate
 from shared.open_models.pricer import tuned_pricer
 from shared.pipeline import course_items
-from shared.pretraining.making import TINY, file_hash
+from shared.pretraining.making import TINY
 from shared.pricers import make_pricer
 from shared.settings import Settings
 from shared.training.studies import RECORDED, SEEDS, controls
