@@ -456,8 +456,34 @@ def test_readings_differ_and_other_ones_are_refused(tuned) -> None:
         tuned_pricer(tuned, reading="max")
 
 
+def test_a_folder_that_holds_something_else_is_kept(plan, tmp_path) -> None:
+    """Incident: told to train into the folder of the items, it advised to delete that."""
+    (tmp_path / "manifest.json").write_text('{"fingerprint": "of items"}')
+    with pytest.raises(TrainingError, match="holds something else") as caught:
+        fine_tune(TRAIN, VALIDATION, tmp_path, plan, progress=False)
+    assert "delete" not in str(caught.value)
+    with pytest.raises(TrainingError, match="no folder to write to"):
+        fine_tune(TRAIN, VALIDATION, tmp_path / "manifest.json", plan, progress=False)
+
+
+def test_a_split_without_items_is_told_before_anything_is_opened(plan, tmp_path) -> None:
+    for name, splits in (
+        ("validation", (TRAIN, VALIDATION.slice(0, 0))),
+        ("training", (TRAIN.slice(0, 0), VALIDATION)),
+    ):
+        with pytest.raises(TrainingError, match=f"no {name} items"):
+            fine_tune(*splits, tmp_path / "out", plan, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_targets_that_the_base_has_not_are_named(base) -> None:
+    model = open_model(str(base), 4)[0]
+    with pytest.raises(ValueError, match=r"no 'query' in this base, which has .*q_proj"):
+        with_adapters(model, Plan(targets="q_proj,query"))
+
+
 @pytest.mark.parametrize("bits", [4, 16])
-def test_fused_weights_give_the_prices_of_base_and_adapter(tuned, bits) -> None:
+def test_fused_weights_give_the_prices_of_base_and_adapter(tuned, bits, capfd) -> None:
     base = json.loads((tuned / "manifest.json").read_text())["plan"]["base"]
     model, tokenizer, _ = open_model(base, bits)
     prompts = tuned_pricer(tuned).prompts(products())
@@ -467,6 +493,7 @@ def test_fused_weights_give_the_prices_of_base_and_adapter(tuned, bits) -> None:
     np.testing.assert_allclose(together.probabilities, apart.probabilities, atol=1e-5)
     assert {parameter.dtype for parameter in one.parameters()} == {torch.float32}
     assert not any("lora" in name for name, _ in one.named_parameters())
+    assert "dequantized" not in "".join(capfd.readouterr())
 
 
 def test_greedy_reading_is_what_generate_writes(tuned) -> None:

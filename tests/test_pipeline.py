@@ -186,6 +186,8 @@ def test_opening_what_is_no_folder_of_items_tells_the_remedy(tmp_path):
     (tmp_path / "manifest.json").write_text("{broken")
     with pytest.raises(SourceError, match="curate again"):
         open_items(tmp_path)
+    with pytest.raises(SourceError, match=r"is a file.*curate .*manifest\.json --out DIR"):
+        open_items(tmp_path / "manifest.json")
 
 
 def test_kill_9_leaves_no_manifest_and_the_next_run_finishes(tmp_path):

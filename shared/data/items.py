@@ -68,6 +68,11 @@ def open_items(folder: Path) -> Items:
             f"{folder}: holds no manifest.json; make it with: python -m shared curate SOURCE "
             f"--out {folder}"
         ) from None
+    except NotADirectoryError:
+        raise SourceError(
+            f"{folder}: is a file, and a folder of curated items is needed; make one with: "
+            f"python -m shared curate {folder} --out DIR"
+        ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path}: damaged ({error!r}); curate again") from error
     return Items(Path(folder), manifest)

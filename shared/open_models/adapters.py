@@ -10,8 +10,8 @@ from shared.data.storage import file_hash, write_json
 from shared.open_models.opening import (
     about,
     no_bar_for_a_blink,
+    nothing_to_act_on,
     open_model,
-    without_old_names,
 )
 from shared.pretraining.making import TINY
 
@@ -43,7 +43,7 @@ def add_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Put the adapter of a folder beside the weights of its base."""
     from peft import PeftModel
 
-    with without_old_names():
+    with nothing_to_act_on():
         return in_32_bits(PeftModel.from_pretrained(model, str(folder))).eval()
 
 
@@ -54,7 +54,8 @@ def fused(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     each question: the same prices in half the time, for the memory that quantising had saved.
     """
     if getattr(model, "is_loaded_in_4bit", False):
-        model = model.dequantize()
+        with nothing_to_act_on():
+            model = model.dequantize()
     return add_adapter(model, folder).merge_and_unload().eval()
 
 

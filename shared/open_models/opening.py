@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -104,11 +105,21 @@ def no_bar_for_a_blink(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_old_names() -> Iterator[None]:
-    """Keep away what peft and TRL are told for asking transformers by a name of last year."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
-        yield
+def nothing_to_act_on() -> Iterator[None]:
+    """Keep away warnings that no learner can act on.
+
+    peft and TRL are told that they ask transformers by a name of last year; and that unpacking
+    four bits gives 32, as was asked for, is told as a warning, too.
+    """
+    talker = logging.getLogger("transformers.integrations.bitsandbytes")
+    level = talker.level
+    talker.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*gradient_checkpointing.*", FutureWarning)
+            yield
+    finally:
+        talker.setLevel(level)
 
 
 def _compute_as_trained(model: PreTrainedModel) -> None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from shared.open_models.adapters import in_32_bits
 from shared.open_models.examples import examples
-from shared.open_models.opening import Opened, without_old_names
+from shared.open_models.opening import Opened, nothing_to_act_on
 from shared.training.trainer import Collator, Journal, PriceTrainer, Tracker, Validation
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ def with_adapters(model: PreTrainedModel, plan: Plan) -> PeftModel:
     targets: Any = plan.targets
     if targets != "all-linear":
         targets = [name.strip() for name in targets.split(",")]
+        _check_targets(model, targets)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]), without_old_names():
+    with torch.random.fork_rng(devices=[]), nothing_to_act_on():
         torch.manual_seed(plan.seed)
         tuned = get_peft_model(
             model,
@@ -56,6 +57,15 @@ def with_adapters(model: PreTrainedModel, plan: Plan) -> PeftModel:
             ),
         )  # fmt: skip
     return in_32_bits(tuned)
+
+
+def _check_targets(model: PreTrainedModel, targets: Sequence[str]) -> None:
+    """Refuse names that no matrix has; peft leaves one out in silence if another one is there."""
+    linear = [name for name, part in model.named_modules() if "Linear" in type(part).__name__]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            there = sorted({name.rpartition(".")[2] for name in linear} - {"lm_head"})
+            raise ValueError(f"targets: no {target!r} in this base, which has {', '.join(there)}")
 
 
 def steps_of(rows: int, plan: Plan, devices: int = 1) -> int:
@@ -177,7 +187,7 @@ def quietly() -> Iterator[None]:
     shown = datasets.is_progress_bar_enabled()
     datasets.disable_progress_bars()
     try:
-        with without_old_names():
+        with nothing_to_act_on():
             yield
     finally:
         if shown:

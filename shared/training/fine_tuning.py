@@ -116,7 +116,16 @@ def fine_tune(
     Raises TrainingError: another run's folder, a full disk, too little memory.
     """
     plan, out = plan or Plan(), Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    for name, items in (("training", train), ("validation", validation)):
+        if not len(items):
+            raise TrainingError(
+                f"there are no {name} items: checkpoints are chosen on validation, and a curated "
+                "source has all three splits from some dozens of products on"
+            )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{out}: no folder to write to ({error.strerror})") from error
     with _alone(out):
         order = np.random.default_rng(plan.seed).permutation(len(train))[: plan.limit]
         train = train.take(order)
@@ -215,6 +224,8 @@ def _finished(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
             continue
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(found, dict) and "plan" not in found:
+                raise TrainingError(f"{out} holds something else ({name}): use another folder")
             keys = ("plan", "train", "validation", "replay")
             changed = [key for key in keys if found.get(key) != request.get(key)]
             if "plan" in changed:
