@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from shared.compression import PRESETS, distil, prepare, unpriced
 from shared.compression.features import Reading, hashed, words_of
 from shared.compression.lessons import Lesson, apart, targets_of, teacher_says
-from shared.compression.network import Network, inputs_of, new_network, outputs_of
+from shared.compression.network import inputs_of, new_network, outputs_of
 from shared.compression.student import teach
 from shared.data import ITEM, Product, products
 from shared.evaluation import Estimates
@@ -291,14 +291,9 @@ def test_the_filler_stays_nothing(teacher, train, validation):
     assert outputs_of(network, inputs_of([one, long], PLAN.reading))[0] == pytest.approx(alone[0])
 
 
-def test_the_presets_are_a_tenth_and_a_hundredth_of_the_tuned_model():
-    """In bytes of int8; the tuned model has 4.73 MB in its base, 1.25 MB in its adapter."""
-    sizes = {}
-    for name, plan in PRESETS.items():
-        network = Network(plan.reading, plan.width, plan.hidden)
-        sizes[name] = network.table.weight.numel()
-    assert sizes["small"] < 5.98e6 / 10
-    assert sizes["smallest"] < 5.98e6 / 100
+def test_items_without_a_price_teach_nothing(teacher, train, texts):
+    with pytest.raises(ValueError, match=r"5 of 25 items to learn from have no price over 0"):
+        prepare(teacher, pa.concat_tables([train.slice(0, 20), texts.slice(0, 5)]), progress=False)
 
 
 # What the teacher said is kept

@@ -29,7 +29,8 @@ from shared.compression.exporting import (
     bag_graph,
 )
 from shared.compression.lessons import prepare
-from shared.compression.network import inputs_of, outputs_of
+from shared.compression.measuring import Opening, bytes_of
+from shared.compression.network import inputs_of, new_network, outputs_of
 from shared.compression.pruning import (
     lightest_rows,
     lightest_weights,
@@ -40,6 +41,7 @@ from shared.compression.pruning import (
 from shared.compression.student import Student
 from shared.data import products
 from shared.data.storage import file_hash
+from shared.open_models.adapters import TUNED
 from shared.pipeline import prepare as curated
 from shared.pricers import make_pricer
 
@@ -107,6 +109,16 @@ def test_eight_bits_are_a_quarter_and_not_the_same_numbers(student, listed, tmp_
     with pytest.raises(ValueError, match="int4"):
         export_student(student, tmp_path / "int4", "int4")
     assert not (tmp_path / "int4").exists()
+
+
+def test_the_presets_are_a_tenth_and_a_hundredth_of_the_tuned_model(tmp_path):
+    tuned = bytes_of(Opening("tuned", TUNED))
+    sizes = {}
+    for name, plan in PRESETS.items():
+        untaught = Student(new_network(plan), {"plan": "x" * 1_000}, name)
+        sizes[name] = size_of(export_student(untaught, tmp_path / name))
+    assert tuned / 20 < sizes["small"] < tuned / 10
+    assert tuned / 200 < sizes["smallest"] < tuned / 100
 
 
 def test_the_same_student_gives_the_same_bytes(student, tmp_path):

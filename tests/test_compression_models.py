@@ -265,7 +265,7 @@ def test_the_study_tests_on_real_items_and_says_who_wrote(made, categories):
     kept = pc.is_in(made.table()["category"], pa.array(categories))
     items = made.table().filter(kept)
     train, test = (items.filter(pc.equal(items["split"], name)) for name in ("train", "test"))
-    recipe = replace(STUDENT, tokens=24, epochs=2)
+    recipe = replace(STUDENT, tokens=24, epochs=5)
     with connect("gpt-6-luna", stand_in=True) as connection:
         rows = study(train, test, connection, seeds=(1,), recipe=recipe, each=5, asked=8,
                      progress=False)  # fmt: skip

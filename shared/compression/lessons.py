@@ -86,12 +86,16 @@ def prepare(
 ) -> Lesson:  # fmt: skip
     """Let the teacher price items and texts, and return what is to be learnt.
 
-    Prices of ``texts``, should there be any, are not looked at.
+    Prices of ``texts``, should there be any, are not looked at. Raises ValueError if an item of
+    ``train`` has none.
     """
+    prices = train["price"].to_numpy(zero_copy_only=False)
+    if bad := int((~(prices > 0)).sum()):
+        raise ValueError(f"{bad} of {len(train)} items to learn from have no price over 0")
     tables = [train] if texts is None else [train, texts]
     said = [teacher_says(teacher, table, cache, progress=progress) for table in tables]
     true = np.full(sum(map(len, tables)), np.nan)
-    true[: len(train)] = np.log(train["price"].to_numpy())
+    true[: len(train)] = np.log(prices)
     everything = [product for table in tables for product in products(table)]
     return Lesson(everything, np.log(np.concatenate(said)), true)
 
