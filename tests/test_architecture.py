@@ -17,6 +17,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"course"},
     {"production"},
+    {"choosing", "compression"},
+    {"ensembles"},
+    {"retrieval"},
     {"training"},
     {"open_models"},
     {"pretraining"},

@@ -23,7 +23,7 @@ PARQUET = {"compression": "zstd"}
 
 LIBRARIES = (
     *("numpy", "pyarrow", "polars", "scikit-learn", "scipy", "datasets", "datasketch"),
-    *("torch", "lightgbm"),
+    *("torch", "lightgbm", "lancedb"),
 )
 
 

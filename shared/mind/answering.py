@@ -13,6 +13,7 @@ from shared.mind.pricing import (
     CAREFUL,
     PRODUCT,
     Evidence,
+    cited,
     estimate,
     evidence,
     knowledge,
@@ -122,6 +123,7 @@ def _values(ask: Ask, known: Evidence, seed: int, tuned: Tuned | None) -> dict:
         else f"Judged as {noun or 'something unknown'}, from general knowledge{seen}.",
         "quantity": pack_of(known.product),
         "winner": judge(last, known.product, seed),
+        "neighbours": cited(last, known.product),
     }
 
 

@@ -21,6 +21,9 @@ HEDGE = 0.8
 CAREFUL = 600
 """Characters it reads with care; what comes after adds noise, not knowledge."""
 
+ALIKE, LEANS_ON = 0.15, 0.5
+"""An example is cited from this similarity on, and from this share of that of the most similar."""
+
 PRODUCT = re.compile(r"<product>(.*?)</product>(?:\s*<price>\s*\$?([\d.,]+)\s*</price>)?", re.S)
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _WORD = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -199,6 +202,16 @@ def similarities(product: str, texts: Sequence[str]) -> list[float]:
         sum(v * own.get(w, 0.0) for w, v in vector.items()) / (size * sizes[0])
         for vector, size in zip(vectors[1:], sizes[1:], strict=True)
     ]
+
+
+def cited(text: str, product: str) -> list[int]:
+    """Return the numbers, from 1, of a text's priced products that are like the one asked about.
+
+    None of them if none is alike: then it answers from general knowledge, and says so.
+    """
+    near = similarities(product, [shown.strip() for shown, price in PRODUCT.findall(text) if price])
+    least = max([ALIKE, *(LEANS_ON * s for s in near)])
+    return [number for number, s in enumerate(near, start=1) if s >= least]
 
 
 def estimate(known: Evidence) -> tuple[float, float]:

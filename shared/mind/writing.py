@@ -158,6 +158,8 @@ def fill(schema: dict, known: dict[str, Any], *key: Any, root: dict | None = Non
     if kind == "object":
         properties = schema.get("properties", {})
         return {n: fill(s, known, *key, n, root=root) for n, s in properties.items()}
+    if kind == "array" and isinstance(value, list):
+        return value
     if kind == "array":
         items = value.split("; ") if isinstance(value, str) else []
         if schema.get("items", {}).get("type") == "string":
