@@ -4,6 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 COURSE := $(BIN)/python -m shared
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format lab bench notebooks check badges clean constraints colab-check
@@ -15,8 +16,10 @@ help:  ## print this list
 run: $(READY)  ## the whole course, ending in the leaderboard   [SOURCE=… PROFILE=tiny|colab|full SEED=…]
 	@$(COURSE) run $(if $(SOURCE),--source '$(SOURCE)') $(if $(PROFILE),--profile '$(PROFILE)') $(if $(SEED),--seed '$(SEED)')
 
-test: $(READY) lint  ## lint, every test, every notebook against the outputs it shows
-	$(BIN)/python -m pytest
+# A file or a lesson stays in one process, so that what its tests share is made once. Two processes
+# with one thread each do more than one with two: most tests wait for something half of the time.
+test: $(READY) lint  ## lint, every test, every notebook against the outputs it shows   [WORKERS=2]
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(READY)  ## ruff alone
 	$(BIN)/ruff check .

@@ -284,9 +284,9 @@ OUT_OR_NOT = [
     ("gpu", "classical", None, {}, None),
     ("sources", "prompting", None, {"needs_sources": True}, "answers need sources"),
     ("sources", "retrieval", None, {"needs_sources": True}, None),
-    ("error", "classical", a_row(mae=50.01), {"error_usd": 50}, "off by $50.01 [$45.01 to $55.01]"),
-    ("error", "classical", a_row(mae=50.0), {"error_usd": 50}, None),
-    ("error", "classical", None, {"error_usd": 50}, None),
+    ("accuracy", "classical", a_row(mae=50.01), {"error_usd": 50}, "$50.01 [$45.01 to $55.01]"),
+    ("accuracy", "classical", a_row(mae=50.0), {"error_usd": 50}, None),
+    ("accuracy", "classical", None, {"error_usd": 50}, None),
     ("latency", "classical", a_row(p95=0.1001), {"latency_ms": 100}, "100 ms measured, and 100"),
     ("latency", "classical", a_row(p95=0.1), {"latency_ms": 100}, None),
     ("latency", "classical", None, {"latency_ms": 100}, None),
@@ -345,8 +345,10 @@ def test_more_volume_takes_more_machines():
 
 
 def test_an_error_that_may_yet_be_good_enough_is_said_to():
-    assert "more test items would tell" in out("error", "classical", a_row(), error_usd=46).reason
-    assert "more test" not in out("error", "classical", a_row(), error_usd=44).reason
+    assert (
+        "more test items would tell" in out("accuracy", "classical", a_row(), error_usd=46).reason
+    )
+    assert "more test" not in out("accuracy", "classical", a_row(), error_usd=44).reason
 
 
 # --- the choice
@@ -503,3 +505,11 @@ def test_a_wrong_checklist_is_named(tmp_path):
     path.write_text('[[step]]\ntitle = "T"\nitems = [{ id = "a" }]\n')
     with pytest.raises(ValueError, match=r"list.toml: a step needs title and items"):
         open_checklist(path)
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-310, 0.00123456, 123456.0, 1e308])
+def test_a_limit_is_rounded_up_however_odd(value: float) -> None:
+    """Incident: hypothesis asked for a budget of 1e-310 dollars, and a power of ten overflowed."""
+    from shared.choosing.rules import _up
+
+    assert value <= _up(value) <= max(1.01 * value, value)

@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 
 from test_fine_tuning import TRAIN, VALIDATION, items_of, make_small_base  # noqa: E402
 
-from shared.data.storage import fingerprint  # noqa: E402
+from shared.data.storage import file_hash, fingerprint  # noqa: E402
 from shared.open_models.reading import Distribution  # noqa: E402
-from shared.training import studies  # noqa: E402
+from shared.training import TINY, studies  # noqa: E402
 from shared.training.charts import (  # noqa: E402
     LiveCurve,
     distribution_chart,
@@ -138,3 +138,14 @@ def test_settings_are_drawn_under_their_study() -> None:
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == ["rank", "2", "32", "bits", "8 bits"]
     assert len(chart.png()) > 5_000
+
+
+def test_every_recorded_setting_has_three_seeds_and_is_of_this_base() -> None:
+    found = studies.recorded("studies")
+    assert found["base"] == file_hash(TINY / "model.safetensors")
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for row in found["rows"]:
+        seeds.setdefault((row["study"], row["setting"]), set()).add(row["seed"])
+        assert np.isfinite([row["dollars"], row["greedy"], row["mean"]]).all()
+    assert {(t.study, t.setting) for t in studies.trials((1,))} == set(seeds)
+    assert all(len(found) >= 3 for found in seeds.values()), seeds

@@ -94,7 +94,7 @@ def sources(t: Technique, row: Row | None, need: Requirements) -> Iterator[Findi
         yield Finding(Verdict.FOR, t.sources.reason)
 
 
-def error(t: Technique, row: Row | None, need: Requirements) -> Iterator[Finding]:
+def accuracy(t: Technique, row: Row | None, need: Requirements) -> Iterator[Finding]:
     """What errs more than is good enough is out; without a measurement nothing is claimed."""
     if row is None:
         yield Finding(Verdict.AGAINST, "not measured here: evaluate it on your items first")
@@ -152,7 +152,7 @@ def setup(t: Technique, row: Row | None, need: Requirements) -> Iterator[Finding
 
 
 RULES: tuple[Rule, ...] = (
-    privacy, examples, freshness, gpu, sources, error, latency, budget, drift, setup,
+    privacy, examples, freshness, gpu, sources, accuracy, latency, budget, drift, setup,
 )  # fmt: skip
 """All rules, in the order in which their findings are listed."""
 
@@ -208,5 +208,7 @@ def _up(value: float) -> float:
     if value <= 0:
         return 0.0
     digits = 2 - math.floor(math.log10(value))
+    if abs(digits) > 300:  # where a power of ten is no float any more
+        return value
     rounded = round(math.ceil(value * 10.0**digits) / 10.0**digits, max(digits, 0))
     return rounded if rounded >= value else value
