@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"course"},
     {"production"},
-    {"choosing"},
+    {"choosing", "compression"},
     {"ensembles"},
     {"retrieval"},
     {"training"},

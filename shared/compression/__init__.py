@@ -1,0 +1,42 @@
+"""Compression: pricers and classifiers 10 to 100 times smaller and faster, and what that costs.
+
+A student learns from a teacher (distillation), loses what it hardly uses (pruning) and keeps eight
+bits of each number (quantisation); then ONNX Runtime prices with it, without PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_FROM = {
+    "PRESETS": "student",
+    "ExportedClassifier": "exported_text",
+    "OnnxLanguagePricer": "exported_text",
+    "Opening": "measuring",
+    "Plan": "network",
+    "Student": "student",
+    "StudentPricer": "exported",
+    "distil": "student",
+    "export_classifier": "classifying",
+    "export_language_model": "language_model",
+    "export_student": "exporting",
+    "hub_classifier": "classifying",
+    "measure": "measuring",
+    "new_classifier": "classifying",
+    "prepare": "lessons",
+    "size_chart": "charts",
+    "sweep": "pruning",
+    "teach_classifier": "classifying",
+    "to_markdown": "measuring",
+    "unpriced": "lessons",
+    "without_neurons": "classifying",
+}
+__all__ = list(_FROM)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part when it is asked for: an exported model is to be opened without PyTorch."""
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"shared.compression.{_FROM[name]}"), name)

@@ -1,0 +1,140 @@
+"""Exported models: opened from a folder of data, run by ONNX Runtime alone, without PyTorch.
+
+A folder is opened only if its manifest, written last, vouches for every byte in it. The file is
+a list of ONNX's own operations and of numbers: opening it executes nothing that somebody wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shared.compression.features import Reading, hashed
+from shared.data.curation import MAX_PRICE, MIN_PRICE
+from shared.data.schema import Product
+from shared.data.storage import versions, write_json
+from shared.evaluation.protocol import Estimates
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+MANIFEST, MODEL = "manifest.json", "model.onnx"
+
+BLOCK = 512
+"""Products that go through a student at once."""
+
+
+class ExportError(ValueError):
+    """An exported model cannot be opened; the message names the file and the remedy."""
+
+
+def write_exported(folder: Path, files: Mapping[str, bytes], facts: Mapping[str, Any]) -> Path:
+    """Write files and a manifest with these facts to a folder; an older export is replaced.
+
+    Raises FileExistsError if the folder holds anything else.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise FileExistsError(f"{folder} holds files that are no exported model: choose another")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, content in files.items():
+            (building / name).write_bytes(content)
+        hashes = {name: _digest(content) for name, content in files.items()}
+        write_json({**facts, "versions": versions(), "sha256": hashes}, building / MANIFEST)
+        building.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder
+
+
+def read_exported(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return manifest and files of an exported model, after comparing each file with its hash.
+
+    Raises ExportError if something is missing, damaged, changed or of another kind.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found, hashes = manifest["kind"], dict(manifest["sha256"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise ExportError(
+            f"{folder}: holds no {MANIFEST}, so no whole exported model; export it again"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExportError(f"{path}: damaged ({error!r}); export it again") from error
+    if found != kind:
+        raise ExportError(f"{folder}: holds a {found}, and a {kind} is needed")
+    files = {}
+    for name, wanted in hashes.items():
+        if Path(name).name != name:
+            raise ExportError(f"{path}: names {name!r}, which is outside of this folder")
+        file = Path(folder) / name
+        # Read once: what is checked is what will be used.
+        files[name] = file.read_bytes() if file.is_file() else b""
+        if _digest(files[name]) != wanted:
+            raise ExportError(f"{file}: missing or changed since the export; export it again")
+    return manifest, files
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files in a folder, manifests included."""
+    return sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+
+
+def session(model: bytes, folder: Path, threads: int = 1) -> InferenceSession:
+    """Return a model ready to run on the CPU. Raises ExportError if ONNX Runtime refuses it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    try:
+        # From memory: a model that names files elsewhere for its weights finds none.
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no class of their own
+        said = str(error).splitlines()[0][:200]
+        raise ExportError(f"{Path(folder) / MODEL}: ONNX Runtime refuses it ({said})") from error
+
+
+class StudentPricer:
+    """A distilled pricer, from the folder that ``exporting.export_student`` wrote."""
+
+    label = ""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        manifest, files = read_exported(folder, "student")
+        try:
+            self.name, self._reading = str(manifest["name"]), Reading(**manifest["reading"])
+            model = files[MODEL]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ExportError(f"{Path(folder) / MANIFEST}: damaged ({error!r})") from error
+        self._session = session(model, folder, threads)
+        self.settings = {"sha256": manifest["sha256"], "settings": manifest.get("settings")}
+
+    def price(self, products: Sequence[Product]) -> Estimates:
+        """Estimate the price of each product in dollars, within the window curation keeps."""
+        start, logs = time.perf_counter(), [np.empty(0)]
+        for at in range(0, len(products), BLOCK):
+            buckets, weights = hashed(products[at : at + BLOCK], self._reading)
+            found = self._session.run(None, {"buckets": buckets, "weights": weights})[0]
+            logs.append(found[:, 0].astype(float))
+        prices = np.exp(np.concatenate(logs)).clip(MIN_PRICE, MAX_PRICE)
+        seconds = (time.perf_counter() - start) / max(len(products), 1)
+        return Estimates(prices, seconds=np.full(len(products), seconds))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

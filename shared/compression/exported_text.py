@@ -1,0 +1,123 @@
+"""Exported models that read tokens, priced or classified with ONNX Runtime, without PyTorch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shared.compression.exported import MANIFEST, MODEL, ExportError, read_exported, session
+from shared.data.schema import Product
+from shared.evaluation.protocol import Estimates
+from shared.open_models.reading import Distribution
+from shared.prompts import completion_prompt
+
+LANGUAGE_MODEL, CLASSIFIER = "language model", "classifier"
+"""What the manifests call them."""
+TOKENIZER = "tokenizer.json"
+
+
+class TokenModel:
+    """A model and its tokenizer, from an exported folder. Raises ExportError, see there."""
+
+    def __init__(self, folder: Path, kind: str, threads: int, batch: int) -> None:
+        from tokenizers import Tokenizer
+
+        self.manifest, files = read_exported(folder, kind)
+        try:
+            self._pad, model = int(self.manifest["pad"]), files[MODEL]
+            self.tokenizer = Tokenizer.from_str(files[TOKENIZER].decode())
+        except Exception as error:  # the tokenizer's errors have no class of their own
+            raise ExportError(f"{Path(folder) / MANIFEST}: damaged ({error!r})") from error
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self._session, self._batch = session(model, folder, threads), batch
+
+    def outputs(
+        self, texts: Sequence[str], width: int, second: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        """Return the outputs for n texts, float64, (n, width).
+
+        Texts of about the same length go through together. ``second`` makes the second input out
+        of the lengths of a batch, (texts, 1).
+        """
+        rows = [one.ids for one in self.tokenizer.encode_batch(list(texts))]
+        order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+        found = np.zeros((len(rows), width))
+        name = self._session.get_inputs()[1].name
+        for at in range(0, len(order), self._batch):
+            chosen = order[at : at + self._batch]
+            lengths = np.array([[len(rows[row])] for row in chosen])
+            ids = np.full((len(chosen), lengths.max()), self._pad, np.int64)
+            for place, row in enumerate(chosen):
+                ids[place, : len(rows[row])] = rows[row]
+            found[chosen] = self._session.run(None, {"ids": ids, name: second(lengths)})[0]
+        return found
+
+
+class OnnxLanguagePricer:
+    """Reads prices as ``tuned_pricer`` does, from the folder that ``export_language_model`` wrote.
+
+    ``batch``: products in a forward pass.
+    """
+
+    label = ""
+
+    def __init__(self, folder: Path, threads: int = 1, batch: int = 32) -> None:
+        self._model = TokenModel(folder, LANGUAGE_MODEL, threads, batch)
+        manifest: dict[str, Any] = self._model.manifest
+        self.name, self._tokens = str(manifest["name"]), int(manifest["text_tokens"])
+        self._reading, self._prices = manifest["reading"], np.array(manifest["prices"])
+        self.settings = {"sha256": manifest["sha256"], "settings": manifest.get("settings")}
+
+    def price(self, products: Sequence[Product]) -> Estimates:
+        """Estimate the price of each product in dollars."""
+        if not products:
+            return Estimates(np.empty(0))
+        start = time.perf_counter()
+        found = self.distribution(products)
+        prices = found.mode if self._reading == "greedy" else getattr(found, self._reading)
+        seconds = (time.perf_counter() - start) / len(products)
+        return Estimates(prices.astype(float), seconds=np.full(len(products), seconds))
+
+    def distribution(self, products: Sequence[Product]) -> Distribution:
+        """Return how likely each price is for each of n products."""
+        prompts = [completion_prompt(text) for text in self.cut(products)]
+        logs = self._model.outputs(prompts, len(self._prices), lambda lengths: lengths - 1)
+        found, mass = np.exp(logs), np.exp(logs).sum(axis=1)
+        return Distribution(self._prices, found / mass[:, None], mass)
+
+    def cut(self, products: Sequence[Product]) -> list[str]:
+        """Return the first tokens of each text, as text, as many as the model was taught with."""
+        texts = [product.text for product in products]
+        read = self._model.tokenizer.encode_batch(texts, add_special_tokens=False)
+        ends = [one.offsets[: self._tokens] for one in read]
+        return [
+            text[: offsets[-1][1]] if len(offsets) == self._tokens else text
+            for text, offsets in zip(texts, ends, strict=True)
+        ]
+
+
+class ExportedClassifier:
+    """Tells the category of texts, from the folder that ``export_classifier`` wrote."""
+
+    def __init__(self, folder: Path, threads: int = 1, batch: int = 64) -> None:
+        self._model = TokenModel(folder, CLASSIFIER, threads, batch)
+        self.categories = tuple(self._model.manifest["categories"])
+        self._model.tokenizer.enable_truncation(int(self._model.manifest["tokens"]))
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Return how likely each category is for n texts, (n, categories); rows sum to 1."""
+        found = self._model.outputs(
+            texts, len(self.categories),
+            lambda lengths: (np.arange(lengths.max()) < lengths).astype(np.float32),
+        )  # fmt: skip
+        likely = np.exp(found - found.max(axis=1, keepdims=True, initial=-np.inf))
+        return likely / likely.sum(axis=1, keepdims=True)
+
+    def classify(self, texts: Sequence[str]) -> list[str]:
+        """Return the likeliest category of each text."""
+        return [self.categories[at] for at in self.probabilities(texts).argmax(axis=1)]
