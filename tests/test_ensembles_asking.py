@@ -234,3 +234,11 @@ def test_a_hosted_member_that_is_switched_off_is_left_out():
     assert before.high / before.price == pytest.approx([2.0] * 4)
     assert pricer.tallies["hosted"].failed == 4
     assert pricer.tallies["hosted"].why
+
+
+def test_a_product_takes_as_long_as_its_slowest_member_says() -> None:
+    """Stored estimates cost nothing to look up: the leaderboard showed microseconds for them."""
+    slow, fast = Fixed("a", 10, seconds=3.0), Fixed("b", 20, seconds=0.2)
+    assert asked(slow, fast).price(PRODUCTS).seconds == pytest.approx([3.0] * 4)
+    silent = asked(Fixed("a", 10), Fixed("b", 20)).price(PRODUCTS)
+    assert (silent.seconds < 1).all()

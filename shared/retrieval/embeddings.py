@@ -18,7 +18,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from shared.data.storage import file_hash, fingerprint, replacing, write_json
-from shared.pricers.words import tfidf
+from shared.pricers.words import fitted_svd, tfidf
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -103,8 +103,6 @@ class TfidfEmbedding:
         Raises ValueError for items of another split: what is looked up later must not shape the
         space that it is looked up in. With few texts ``size`` shrinks to what they can span.
         """
-        from sklearn.decomposition import TruncatedSVD
-
         others = sorted(
             {s for s in items["split"].unique().to_pylist() if s not in (None, "train")}
         )
@@ -116,7 +114,7 @@ class TfidfEmbedding:
         vectoriser = tfidf(words=1, most=self.words).set_params(min_df=2 if len(texts) >= 50 else 1)
         sparse = vectoriser.fit_transform(texts)
         columns = max(min(self._most - 1, sparse.shape[1] - 1, len(texts) - 1), 1)
-        svd = TruncatedSVD(columns, n_iter=2, random_state=self.seed).fit(sparse)
+        svd = fitted_svd(sparse, columns, 2, self.seed)
         self._take(vectoriser, svd.components_.astype(np.float32))
         self.fitted_on = fingerprint(items.select(["text"]))
         return self
