@@ -65,7 +65,9 @@ def test_the_crossing_is_where_brute_force_finds_it(each, machine, upkeep, capac
         volume = for_good * times
         assert each * volume >= paid(volume) * (1 - 1e-6)
     if for_good > first * 1.01:  # somewhere in between the API is cheaper again
-        between = np.geomspace(first, for_good * 0.9999, 20_000)
+        # Just above full machines, where one more is paid and hardly used.
+        full = np.arange(1, np.ceil(for_good / capacity) + 1) * capacity * (1 + 1e-9)
+        between = full[(full > first) & (full < for_good)]
         assert any(each * v < paid(v) for v in between)
 
 
