@@ -13,6 +13,12 @@ from shared.retrieval.found import Changes, IndexUnusable, Neighbour, Version, c
 from shared.retrieval.grounding import Outside, outside_range
 from shared.retrieval.hybrid import HybridSearch, reciprocal_rank_fusion
 from shared.retrieval.index import ProductIndex
+from shared.retrieval.open_model import (
+    Layout,
+    NeighbourModelPricer,
+    neighbour_model_pricer,
+    tune_with_neighbours,
+)
 from shared.retrieval.pricers import NeighbourPricer, RetrievalPricer
 from shared.retrieval.stale import Followed, reprice, stale_knowledge
 
@@ -22,7 +28,9 @@ __all__ = [
     "Followed",
     "HybridSearch",
     "IndexUnusable",
+    "Layout",
     "Neighbour",
+    "NeighbourModelPricer",
     "NeighbourPricer",
     "Outside",
     "ProductIndex",
@@ -32,8 +40,10 @@ __all__ = [
     "TfidfEmbedding",
     "Version",
     "clusters_of",
+    "neighbour_model_pricer",
     "outside_range",
     "reciprocal_rank_fusion",
     "reprice",
     "stale_knowledge",
+    "tune_with_neighbours",
 ]
