@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"course"},
     {"production"},
+    {"understanding"},
     {"choosing", "compression"},
     {"ensembles"},
     {"retrieval"},

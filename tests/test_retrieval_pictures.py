@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 import warnings
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -220,13 +218,3 @@ def test_shared_words_leave_out_what_every_text_has():
     other = "A lid for the steel pot\nItem Weight: 3 pounds\nBrand: Other"
     assert shared_words(one, other) == ["steel", "lid", "pounds"]
     assert shared_words(one, other, most=1) == ["steel"]
-
-
-# What the lesson shows
-
-
-def test_the_shipped_figures_are_those_of_the_benchmark(root: Path):
-    """Incident: a benchmark was run again, and the lesson went on showing the old figures."""
-    written = root / "tests" / "benchmarks" / "results" / "retrieval.json"
-    shipped = root / "shared" / "retrieval" / "recorded" / "benchmark.json"
-    assert json.loads(shipped.read_text()) == json.loads(written.read_text())

@@ -1,4 +1,4 @@
-"""Compression: pricers and classifiers 10 to 100 times smaller and faster, and what that costs.
+"""Compression: pricers 10 to 100 times smaller and faster, and what that costs.
 
 A student learns from a teacher (distillation), loses what it hardly uses (pruning) and keeps eight
 bits of each number (quantisation); then ONNX Runtime prices with it, without PyTorch.
@@ -11,26 +11,20 @@ from typing import Any
 
 _FROM = {
     "PRESETS": "student",
-    "ExportedClassifier": "exported_text",
     "OnnxLanguagePricer": "exported_text",
     "Opening": "measuring",
     "Plan": "network",
     "Student": "student",
     "StudentPricer": "exported",
     "distil": "student",
-    "export_classifier": "classifying",
     "export_language_model": "language_model",
     "export_student": "exporting",
-    "hub_classifier": "classifying",
     "measure": "measuring",
-    "new_classifier": "classifying",
     "prepare": "lessons",
     "size_chart": "charts",
     "sweep": "pruning",
-    "teach_classifier": "classifying",
     "to_markdown": "measuring",
     "unpriced": "lessons",
-    "without_neurons": "classifying",
 }
 __all__ = list(_FROM)
 

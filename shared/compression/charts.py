@@ -1,17 +1,43 @@
-"""Error against size: the chart on which a compressed pricer is chosen."""
+"""Error against size: the chart on which a compressed model is chosen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import Formatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from shared.compression.measuring import Measured, in_bytes
 from shared.reports.figures import DOLLARS, Chart, Theme, canvas, dollars, legend, plain_text
 from shared.reports.plane import HEIGHT, WIDTH, name_places, pareto
+
+
+class Point(NamedTuple):
+    """A model on the chart: bytes on disk, its error, and the ends of that one's interval."""
+
+    name: str
+    bytes: int
+    error: float
+    low: float
+    high: float
+
+
+class Errors(NamedTuple):
+    """What the error is: for the alt text, for its axis, in a sentence, and at a tick."""
+
+    measure: str
+    axis: str
+    scale: str
+    said: Callable[[float], str]
+    ticks: Formatter
+
+
+MEAN_ABSOLUTE = Errors(
+    "mean absolute error", "error, dollars (logarithmic)", "log", dollars, DOLLARS
+)
 
 
 def size_chart(rows: Sequence[Measured]) -> Chart:
@@ -21,22 +47,29 @@ def size_chart(rows: Sequence[Measured]) -> Chart:
     """
     if len(rows) < 2:
         raise ValueError("a teacher and at least one compressed pricer are needed")
-    points = [(row.spent.bytes, row.mae, row.mae_low, row.mae_high) for row in rows]
-    best = pareto([point[:2] for point in points])
-    title = finding(rows)
+    points = [Point(row.name, row.spent.bytes, row.mae, row.mae_low, row.mae_high) for row in rows]
+    return against_size(finding(rows), points, MEAN_ABSOLUTE)
+
+
+def against_size(title: str, points: Sequence[Point], errors: Errors) -> Chart:
+    """Error against bytes on disk, on a logarithmic scale, and the Pareto line.
+
+    In the picture the names lack what they say of the first point: "student of …".
+    """
+    best = pareto([(point.bytes, point.error) for point in points])
+    said = errors.said
     parts = "; ".join(
-        f"{row.name} {in_bytes(row.spent.bytes)}, {dollars(row.mae)} ({dollars(row.mae_low)} to "
-        f"{dollars(row.mae_high)})"
-        for row in sorted(rows, key=lambda row: row.spent.bytes)
+        f"{point.name} {in_bytes(point.bytes)}, {said(point.error)} ({said(point.low)} to "
+        f"{said(point.high)})"
+        for point in sorted(points, key=lambda point: point.bytes)
     )
-    line = ", ".join(rows[i].name for i in best)
-    alt = f"{title}. Size and mean absolute error: {parts}. Pareto line: {line}."
+    line = ", ".join(points[i].name for i in best)
+    alt = f"{title}. Size and {errors.measure}: {parts}. Pareto line: {line}."
 
     def draw(theme: Theme) -> Figure:
-        names = "size on disk (logarithmic)", "error, dollars (logarithmic)"
-        figure, axes = canvas(theme, title, *names, 4.8)
-        _draw(axes, theme, points, best)
-        _name(axes, theme, points, [_short(row.name, rows[0].name) for row in rows])
+        figure, axes = canvas(theme, title, "size on disk (logarithmic)", errors.axis, 4.8)
+        _draw(axes, theme, points, best, errors)
+        _name(axes, theme, points)
         return figure
 
     return Chart(draw, alt)
@@ -58,20 +91,18 @@ def finding(rows: Sequence[Measured]) -> str:
     return f"{one.name}: {one.smaller:.3g} times smaller, {one.faster:.3g} times faster, {much}"
 
 
-def _short(name: str, teacher: str) -> str:
-    return name.replace(f" of {teacher}", "")
-
-
 def _draw(
-    axes: Axes, theme: Theme, points: Sequence[tuple[float, ...]], best: Sequence[int]
+    axes: Axes, theme: Theme, points: Sequence[Point], best: Sequence[int], errors: Errors
 ) -> None:
-    sizes, lows, highs = ([point[at] for point in points] for at in (0, 2, 3))
+    sizes, lows, highs = ([point[at] for point in points] for at in (1, 3, 4))
     left, right = min(sizes) / 1.5, max(sizes) * 1.8
-    axes.set(xscale="log", yscale="log", xlim=(left, right),
-             ylim=(min(lows) / 1.04, max(highs) * 1.04))  # fmt: skip
-    x, y = ([points[i][at] for i in best] for at in (0, 1))
+    bottom = min(lows) / 1.04 if errors.scale == "log" else 0.0
+    axes.set(
+        xscale="log", yscale=errors.scale, xlim=(left, right), ylim=(bottom, max(highs) * 1.04)
+    )
+    x, y = ([points[i][at] for i in best] for at in (1, 2))
     axes.step([*x, right], [*y, y[-1]], "--", where="post", color=theme.good, label="Pareto line")
-    for i, (size, error, low, high) in enumerate(points):
+    for i, (_, size, error, low, high) in enumerate(points):
         colour, marker = (theme.good, "o") if i in best else (theme.plain, "s")
         axes.vlines(size, low, high, color=colour, linewidth=1.2)
         axes.plot(size, error, marker, color=colour, markersize=7)
@@ -79,22 +110,27 @@ def _draw(
     axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: in_bytes(size)))
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_formatter(DOLLARS)
+    axes.yaxis.set_major_formatter(errors.ticks)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
     legend(axes, theme, loc="upper right")
 
 
-def _name(
-    axes: Axes, theme: Theme, points: Sequence[tuple[float, ...]], names: Sequence[str]
-) -> None:
+def _name(axes: Axes, theme: Theme, points: Sequence[Point]) -> None:
     """Write each name where there is room, as on the chart of costs."""
-    (left, right), (low, high) = np.log(axes.get_xlim()), np.log(axes.get_ylim())
-    logs = np.log(np.array(points))
-    across = WIDTH * (logs[:, 0] - left) / (right - left)
-    up = HEIGHT * (logs[:, 1:] - low) / (high - low)
+    names = [point.name.replace(f" of {points[0].name}", "") for point in points]
+    across = WIDTH * _share(axes, "x", [[point.bytes] for point in points])
+    up = HEIGHT * _share(axes, "y", [point[2:] for point in points])
     bars = np.column_stack([across, up]).tolist()
     for name, place in zip(names, name_places(bars, names, WIDTH, HEIGHT), strict=True):
         where = np.divide(place.anchor, (WIDTH, HEIGHT))
         axes.annotate(plain_text(name), where, ha=place.align, xycoords="axes fraction",
                       fontsize=9, color=theme.text)  # fmt: skip
+
+
+def _share(axes: Axes, which: str, values: Sequence[Sequence[float]]) -> np.ndarray:
+    """Return how far along an axis values are, 0 to 1, on its own scale."""
+    turned = getattr(axes, f"{which}axis").get_transform().transform
+    first, last = turned(np.array(getattr(axes, f"get_{which}lim")()))
+    table = np.array(values, float)
+    return (turned(table.ravel()).reshape(table.shape) - first) / (last - first)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ import numpy as np
 from shared.compression.features import Reading, hashed
 from shared.data.curation import MAX_PRICE, MIN_PRICE
 from shared.data.schema import Product
-from shared.data.storage import versions, write_json
+from shared.data.storage import replacing_folder, versions, write_json
 from shared.evaluation.protocol import Estimates
 
 if TYPE_CHECKING:
@@ -41,29 +39,18 @@ def write_exported(folder: Path, files: Mapping[str, bytes], facts: Mapping[str,
 
     Raises FileExistsError if the folder holds anything else.
     """
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise FileExistsError(f"{folder} holds files that are no exported model: choose another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replacing_folder(folder, MANIFEST, "exported model") as building:
         for name, content in files.items():
             (building / name).write_bytes(content)
         hashes = {name: _digest(content) for name, content in files.items()}
         write_json({**facts, "versions": versions(), "sha256": hashes}, building / MANIFEST)
-        building.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+    return Path(folder)
 
 
-def read_exported(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read_exported(folder: Path, *kinds: str) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return manifest and files of an exported model, after comparing each file with its hash.
 
-    Raises ExportError if something is missing, damaged, changed or of another kind.
+    Raises ExportError if something is missing, damaged, changed or of none of these kinds.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -75,8 +62,8 @@ def read_exported(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, by
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ExportError(f"{path}: damaged ({error!r}); export it again") from error
-    if found != kind:
-        raise ExportError(f"{folder}: holds a {found}, and a {kind} is needed")
+    if found not in kinds:
+        raise ExportError(f"{folder}: holds a {found}, and a {' or '.join(kinds)} is needed")
     files = {}
     for name, wanted in hashes.items():
         if Path(name).name != name:

@@ -1,4 +1,4 @@
-"""Exported models that read tokens, priced or classified with ONNX Runtime, without PyTorch."""
+"""Exported models that read tokens, run by ONNX Runtime, without PyTorch."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from shared.evaluation.protocol import Estimates
 from shared.open_models.reading import Distribution
 from shared.prompts import completion_prompt
 
-LANGUAGE_MODEL, CLASSIFIER = "language model", "classifier"
-"""What the manifests call them."""
+LANGUAGE_MODEL = "language model"
+"""What the manifests call it."""
 TOKENIZER = "tokenizer.json"
 
 
@@ -99,25 +99,3 @@ class OnnxLanguagePricer:
             text[: offsets[-1][1]] if len(offsets) == self._tokens else text
             for text, offsets in zip(texts, ends, strict=True)
         ]
-
-
-class ExportedClassifier:
-    """Tells the category of texts, from the folder that ``export_classifier`` wrote."""
-
-    def __init__(self, folder: Path, threads: int = 1, batch: int = 64) -> None:
-        self._model = TokenModel(folder, CLASSIFIER, threads, batch)
-        self.categories = tuple(self._model.manifest["categories"])
-        self._model.tokenizer.enable_truncation(int(self._model.manifest["tokens"]))
-
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Return how likely each category is for n texts, (n, categories); rows sum to 1."""
-        found = self._model.outputs(
-            texts, len(self.categories),
-            lambda lengths: (np.arange(lengths.max()) < lengths).astype(np.float32),
-        )  # fmt: skip
-        likely = np.exp(found - found.max(axis=1, keepdims=True, initial=-np.inf))
-        return likely / likely.sum(axis=1, keepdims=True)
-
-    def classify(self, texts: Sequence[str]) -> list[str]:
-        """Return the likeliest category of each text."""
-        return [self.categories[at] for at in self.probabilities(texts).argmax(axis=1)]

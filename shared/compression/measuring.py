@@ -162,13 +162,17 @@ def _row(found: Evaluation, spent: Spent, teacher: tuple[Evaluation, Spent]) -> 
 
 def to_markdown(rows: Sequence[Measured]) -> str:
     """Return the rows as a table in Markdown."""
-    cells = [_cells(row) for row in rows]
+    return as_table([_cells(row) for row in rows])
+
+
+def as_table(cells: Sequence[dict[str, str]]) -> str:
+    """Return rows, each from the names of the columns to texts, as a table in Markdown."""
     lines = [list(cells[0]), ["---"] * len(cells[0]), *(list(one.values()) for one in cells)]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def _cells(row: Measured) -> dict[str, str]:
-    spent, one = row.spent, row.against
+    one = row.against
     worse = "—"
     if one is not None:
         worse = f"{one.difference:+.2f} [{one.low:+.2f}, {one.high:+.2f}], {p_text(one.p)}"
@@ -176,10 +180,17 @@ def _cells(row: Measured) -> dict[str, str]:
         "pricer": row.name,
         "error, dollars": f"{row.mae:.2f} [{row.mae_low:.2f}, {row.mae_high:.2f}]",
         "against its teacher": worse,
+        **what_it_takes(row.spent, row.smaller, row.faster),
+    }
+
+
+def what_it_takes(spent: Spent, smaller: float, faster: float) -> dict[str, str]:
+    """Return the cells of a table that say how large and how fast something is."""
+    return {
         "size": in_bytes(spent.bytes),
-        "smaller": f"{row.smaller:,.1f} ×",
+        "smaller": f"{smaller:,.1f} ×",
         "items a second": f"{spent.per_second:,.0f}",
-        "faster": f"{row.faster:,.1f} ×",
+        "faster": f"{faster:,.1f} ×",
         "p50 / p99, ms": f"{spent.p50_ms:.2f} / {spent.p99_ms:.2f}",
         "load, s": f"{spent.load_seconds:.1f}",
         "peak, MiB": f"{spent.peak_mib:,.0f}",

@@ -36,7 +36,7 @@ class Plan:
     reading: Reading = field(default_factory=Reading)
     width: int = 16
     hidden: int = 64
-    epochs: int = 8
+    epochs: int = 12
     batch: int = 128
     rate: float = 1e-2
     dropped: float = 0.1

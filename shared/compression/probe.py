@@ -10,6 +10,7 @@ import importlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,14 @@ LEAST_SECONDS, MOST_ROUNDS = 1.0, 50
 
 
 def open_pricer(kind: str, folder: Path, threads: int = 1) -> Any:
-    """Return the pricer in a folder. ValueError for a kind that is none of ``OPENERS``."""
+    """Return the pricer in a folder. ValueError for a kind that is none of ``OPENERS``.
+
+    A kind may also be "room.module:name": what that makes of folder and threads is then measured,
+    a pricer or any function of products.
+    """
+    if ":" in kind:
+        module, _, name = kind.partition(":")
+        return getattr(importlib.import_module(f"shared.{module}"), name)(folder, threads)
     if kind not in OPENERS:
         raise ValueError(f"kind {kind!r} is not one of: {', '.join(OPENERS)}")
     module, name = OPENERS[kind]
@@ -46,21 +54,22 @@ def answer(asked: dict[str, Any]) -> dict[str, float]:
 
     from shared.data import products
 
-    pricer = open_pricer(asked["kind"], Path(asked["folder"]), asked["threads"])
+    opened = open_pricer(asked["kind"], Path(asked["folder"]), asked["threads"])
+    price = getattr(opened, "price", opened)
     listed = products(pq.read_table(asked["items"]))
-    pricer.price(listed[:1])
+    price(listed[:1])
     loaded = time.time() - asked["started"]
-    single = [_seconds(pricer, [listed[n % len(listed)]]) for n in range(WARM_UP + asked["single"])]
+    single = [_seconds(price, [listed[n % len(listed)]]) for n in range(WARM_UP + asked["single"])]
     rounds: list[float] = []
     while len(rounds) < 2 or (sum(rounds) < LEAST_SECONDS and len(rounds) < MOST_ROUNDS):
-        rounds.append(_seconds(pricer, listed))
+        rounds.append(_seconds(price, listed))
     middle = sorted(rounds)[len(rounds) // 2]
     return {"load": loaded, "single": single[WARM_UP:], "batch": middle / len(listed)}
 
 
-def _seconds(pricer: Any, listed: list) -> float:
+def _seconds(price: Callable[[list], Any], listed: list) -> float:
     start = time.perf_counter()
-    pricer.price(listed)
+    price(listed)
     return time.perf_counter() - start
 
 

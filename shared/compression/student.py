@@ -34,7 +34,7 @@ from shared.data.curation import MAX_PRICE, MIN_PRICE
 from shared.data.storage import fingerprint
 from shared.evaluation import Estimates
 
-PRESETS = {"small": Plan(), "smallest": Plan(Reading(buckets=2**14), width=3, hidden=32)}
+PRESETS = {"small": Plan(), "smallest": Plan(Reading(buckets=2**13), width=5, hidden=32)}
 """Name -> plan: about a tenth, and about a hundredth, of the size of the tuned tiny model."""
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -44,6 +45,28 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(folder: Path, mark: str, what: str) -> Iterator[Path]:
+    """Yield a new folder beside ``folder``; give it that name if the block succeeds.
+
+    A folder of this name is replaced if it is empty or holds ``mark``, the file by which ours are
+    known. Raises FileExistsError if it holds anything else: it is not ``what`` was written before.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / mark).is_file():
+        raise FileExistsError(f"{folder} holds files that are no {what}: choose another")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield building
+        building.chmod(0o755)  # mkdtemp makes it private; results are meant to be shared
+        if folder.exists():
+            shutil.rmtree(folder)
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

@@ -8,12 +8,10 @@ networks as safetensors, boosted trees as LightGBM's text, and members of a stac
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from shared.data.storage import file_hash, versions, write_json
+from shared.data.storage import file_hash, replacing_folder, versions, write_json
 from shared.pricers.fitted import FittedPricer
 
 CARD = "pricer.json"
@@ -38,20 +36,9 @@ def save_pricer(pricer: FittedPricer, folder: Path) -> Path:
     """
     if "fitted_on" not in pricer.settings:
         raise ValueError(f"{pricer.name} has not been fitted: there is nothing to save")
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / CARD).is_file():
-        raise FileExistsError(f"{folder} holds files that are no saved pricer: choose another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replacing_folder(folder, CARD, "saved pricer") as building:
         _write(pricer, building)
-        building.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        building.rename(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return folder
+    return Path(folder)
 
 
 def load_pricer(folder: Path) -> FittedPricer:

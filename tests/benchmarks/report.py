@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
+SHARED = ROOT / "shared"
 _BLOCK = re.compile(r"(<!-- benchmarks: [^>]*-->\n).*?(<!-- end of benchmarks -->)", re.DOTALL)
 
 
@@ -23,6 +24,9 @@ def with_figures(readme: str, results: Path = RESULTS) -> str:
         curation(_read(results / "curation.json")),
         calls(_read(results / "frontier.json")),
         open_model(_read(results / "open_model.json")),
+        retrieval(_read(SHARED / "retrieval" / "recorded" / "benchmark.json")),
+        compression(_read(SHARED / "compression" / "recorded" / "compression.json")),
+        understanding(_read(SHARED / "understanding" / "recorded" / "understanding.json")),
     ]
     text = "\n" + "\n".join(parts) + "\n"
     return _BLOCK.sub(lambda block: block[1] + text + block[2], readme)
@@ -92,6 +96,55 @@ def open_model(found: dict) -> str:
         f"{found['ratio_to_ridge']:.2f} times that of the ridge on the same items. Prices read in "
         f"batches: {speed['read']:.0f} a second, {speed['ratio']:.0f} times as many as written one "
         f"by one. Measured {found['date']}.\n"
+    )
+
+
+def retrieval(found: dict) -> str:
+    """Return what half a million products in the vector database take."""
+    each = found["milliseconds_a_query"]
+    return (
+        f"A vector database of {found['items']:,} products on {found['hardware']['cores']} cores: "
+        f"built in {found['build_seconds'] / 60:.1f} minutes, at most {found['peak_gb']:.1f} GB of "
+        f"memory, {found['disk_gb']:.1f} GB on disk; {each['median']:.0f} ms a query, recall@5 "
+        f"{found['recall_at_5']:.2f} of the exact search; {found['prices_changed']:,} new prices "
+        f"in {found['seconds_for_that']:.1f} s, with {found['embedded_for_that']} texts embedded "
+        f"anew. Measured {found['date']}.\n"
+    )
+
+
+def compression(found: dict) -> str:
+    """Return both teachers and, of each, its best student, in a table."""
+    lines = [
+        "| pricer | error, dollars | against its teacher | size | faster |",
+        "|---|---|---|---|---|",
+    ]
+    for teacher, *students in found["rows"].values():
+        good = [row for row in students if row["mae"] <= 1.05 * teacher["mae"]]
+        best = max(good, key=lambda row: row["smaller"])
+        smallest = max(students, key=lambda row: row["smaller"])
+        for row in (teacher, best, *([] if smallest is best else [smallest])):
+            error = f"{row['mae']:.2f} [{row['mae_low']:.2f}, {row['mae_high']:.2f}]"
+            worse = f"{row['mae'] / teacher['mae'] - 1:+.1%}" if row is not teacher else "—"
+            size = row["spent"]["bytes"] / 1000
+            size = f"{size:,.0f} kB" + ("" if row is teacher else f", {row['smaller']:.0f} × less")
+            lines.append(f"| {row['name']} | {error} | {worse} | {size} | {row['faster']:,.0f} × |")
+    note = (
+        f"Compression: students that learnt from each teacher with {found['texts']:,} texts "
+        f"without a price, on {found['tested_on']:,} test products, one thread. Measured "
+        f"{found['date']}."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
+def understanding(found: dict) -> str:
+    """Return in a sentence how small a classifier of categories gets."""
+    first, *others = found["rows"]
+    good = [row for row in others if row["accuracy"] >= first["accuracy"] - 0.01]
+    best = max(good, key=lambda row: row["smaller"])
+    return (
+        f"Understanding: an encoder tells the category of {first['accuracy']:.1%} of the test "
+        f"products; {best['name']} of {best['accuracy']:.1%}, and is {best['smaller']:,.0f} times "
+        f"smaller and {best['faster']:,.0f} times faster. Measured {found['date']}.\n"
     )
 
 

@@ -5,7 +5,7 @@
 The products are made by the embedded catalogue and curated, without the search for
 near-duplicates; the queries are products of another seed. They are built and searched in a
 process of its own, so that the peak of memory is that of the index. ``--write`` stores the
-figures in tests/benchmarks/results/retrieval.json, and for lesson 1 of week 8 inside the package.
+figures in shared/retrieval/recorded/benchmark.json, where lesson 1 of week 8 reads them.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ from shared.data import curate, parse_block, source_blocks
 from shared.data.storage import versions, write_json, write_parquet
 from shared.retrieval import ProductIndex, TfidfEmbedding, building
 
-RESULTS = Path(__file__).parent / "results" / "retrieval.json"
-SHIPPED = Path(building.__file__).parent / "recorded" / "benchmark.json"
-"""The same figures where a lesson finds them: it is read without the tests, too."""
+RESULTS = Path(building.__file__).parent / "recorded" / "benchmark.json"
+"""In the package, where a lesson finds it without the tests."""
 
 ENOUGH = 10**9  # records: the catalogue has no end, and is read until there are items enough
 
@@ -156,9 +155,7 @@ def main() -> None:
             "versions": versions(),
         }
         head["hardware"]["load_at_end"] = round(os.getloadavg()[0], 1)
-        for path in (RESULTS, SHIPPED):
-            path.parent.mkdir(exist_ok=True)
-            write_json(head | figures, path)
+        write_json(head | figures, RESULTS)
 
 
 if __name__ == "__main__":

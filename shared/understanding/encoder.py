@@ -54,16 +54,24 @@ class Encoder(nn.Module):
             for _ in range(recipe.layers)
         )
         self.norm, self.out = nn.LayerNorm(recipe.hidden), nn.Linear(recipe.hidden, outputs)
-        for table in (self.words, self.places):
-            nn.init.normal_(table.weight, std=FIRST)
+        nn.init.normal_(self.words.weight, std=FIRST)
+        nn.init.normal_(self.places.weight, std=FIRST / 10)
+        for layer in self.layers:  # at first they add nothing, and the mean of the words is there
+            for last in (layer.self_attn.out_proj, layer.linear2):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return the outputs, (n, outputs), for token ids and 1 for tokens, 0 for padding."""
+        return self.out(self.pooled(input_ids, attention_mask))
+
+    def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return what is known of each text before the answer, (n, hidden)."""
         value = self.words(input_ids) + self.places.weight[: input_ids.shape[1]]
         for layer in self.layers:
             value = layer(value, src_key_padding_mask=attention_mask == 0)
         mask = attention_mask[:, :, None].float()
-        return self.out((self.norm(value) * mask).sum(dim=1) / mask.sum(dim=1))
+        return (self.norm(value) * mask).sum(dim=1) / mask.sum(dim=1)
 
 
 def encoder_graph(model: Encoder) -> onnx.ModelProto:

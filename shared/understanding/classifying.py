@@ -8,52 +8,42 @@ the teacher's place.
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 from tqdm.auto import tqdm
 
-from shared.compression.encoder import FIRST, Encoder, Recipe, encoder_graph
-from shared.compression.exported import MODEL, write_exported
-from shared.compression.exported_text import CLASSIFIER, TOKENIZER
-from shared.compression.exporting import as_bytes
-from shared.compression.network import one_thread
-from shared.data.curation import UNKNOWN
+from shared.compression.network import Loss, one_thread
+from shared.open_models.opening import no_bar_for_a_blink
 from shared.pretraining.making import TINY, BaseModelError, open_base
+from shared.understanding.encoder import FIRST, Encoder, Recipe
+from shared.understanding.labels import TextClassifier
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FP32_TOLERANCE = 1e-4
-"""By how much a probability may differ from that of PyTorch, with 32 bits."""
-INT8_TOLERANCE = 0.1
-"""The same with eight bits; most differ by less than a hundredth."""
-
 ASKED = 128
 """Texts in a forward pass without gradients."""
 
-
-TEACHER = Recipe()
-STUDENT = Recipe(layers=1, hidden=64, heads=2, inner=128, epochs=4, rate=3e-3)
+TEACHER = Recipe(epochs=4, rate=2e-3)
+NARROW = Recipe(layers=1, hidden=64, heads=2, inner=128, epochs=4, rate=3e-3)
+"""Half as wide and half as deep: a student of the same kind."""
 
 
 @dataclass
-class Classifier:
+class Classifier(TextClassifier):
     """An encoder, its tokenizer, and the categories it tells apart, in the order of its outputs."""
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
     categories: tuple[str, ...]
     recipe: Recipe
+    name: str = "encoder"
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Return the outputs for n texts, float64, (n, categories)."""
@@ -68,29 +58,6 @@ class Classifier:
                 found[chosen] = _outputs(self.model, inputs).double().numpy()
         return found
 
-    def accuracy(self, items: pa.Table) -> float:
-        """Return the share of items whose category it tells."""
-        texts, labels = examples(items, self.categories)
-        return float((self.logits(texts).argmax(axis=1) == labels).mean())
-
-
-def categories_of(items: pa.Table, least: int = 10) -> tuple[str, ...]:
-    """Return the categories that at least so many items have, sorted; not the unknown one."""
-    counts = Counter(items["category"].to_pylist())
-    return tuple(sorted(n for n, c in counts.items() if n and n != UNKNOWN and c >= least))
-
-
-def examples(items: pa.Table, categories: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return texts and labels (places in ``categories``) of the items that have one of these.
-
-    Raises ValueError if none has.
-    """
-    some = items.filter(pc.is_in(items["category"], pa.array(categories, pa.string())))
-    if not len(some):
-        raise ValueError(f"none of {len(items):,} items is of: {', '.join(categories)}")
-    places = {name: at for at, name in enumerate(categories)}
-    return some["text"].to_pylist(), np.array([places[c] for c in some["category"].to_pylist()])
-
 
 def new_classifier(categories: Sequence[str], recipe: Recipe = TEACHER) -> Classifier:
     """Return an untaught encoder that reads the tokens of the tiny base model.
@@ -98,7 +65,8 @@ def new_classifier(categories: Sequence[str], recipe: Recipe = TEACHER) -> Class
     Where it is as wide as the base, it starts with that one's word embeddings: what it has read
     of words is worth a lot where labels are few.
     """
-    base, tokenizer = open_base(TINY)
+    with no_bar_for_a_blink(str(TINY)):
+        base, tokenizer = open_base(TINY)
     words = base.model.embed_tokens.weight.detach()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -134,23 +102,16 @@ def hub_classifier(name: str, categories: Sequence[str], recipe: Recipe = TEACHE
 
 def teach_classifier(
     classifier: Classifier, texts: Sequence[str], labels: np.ndarray, *,
-    teacher: Classifier | None = None, progress: bool = True,
+    teacher: TextClassifier | None = None, progress: bool = True,
 ) -> Classifier:  # fmt: skip
     """Teach a classifier in place with n texts and labels, and return it.
 
     ``teacher``: one of the same categories, whose probabilities are learnt as well. A text of the
     label -1 has none: the teacher alone says what it is.
     """
-    if teacher is not None and teacher.categories != classifier.categories:
-        raise ValueError("teacher and student tell other categories apart")
-    if teacher is None and (labels < 0).any():
-        raise ValueError("texts without a label need a teacher")
     recipe, model = classifier.recipe, classifier.model
-    nothing = np.zeros((len(texts), len(classifier.categories)))
-    said = torch.from_numpy(nothing if teacher is None else teacher.logits(texts)).float()
-    soft = 0.0 if teacher is None else recipe.soft
+    loss = taught_loss(teacher, texts, labels, classifier.categories, recipe)
     rows = tokens_of(classifier.tokenizer, texts, recipe.tokens)
-    wanted = torch.from_numpy(labels)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.01)
     batches = max(len(rows) // recipe.batch, 1)
     total = batches * recipe.epochs
@@ -163,14 +124,10 @@ def teach_classifier(
             if step % batches == 0:
                 order = torch.randperm(len(rows))
             chosen = order[step % batches * recipe.batch :][: recipe.batch]
-            share = min(1.0, (step + 1) / (0.1 * total)) * (1 - step / total)
-            optimizer.param_groups[0]["lr"] = recipe.rate * share
+            optimizer.param_groups[0]["lr"] = recipe.rate * share_of_rate(step, total)
             inputs = padded([rows[row] for row in chosen], classifier.tokenizer.pad_token_id)
             optimizer.zero_grad()
-            found = _outputs(model, inputs)
-            loss = (1 - soft) * _missed(found, wanted[chosen])
-            loss += soft * _unlike(found, said[chosen], recipe.temperature)
-            loss.backward()
+            loss(chosen.numpy(), _outputs(model, inputs)).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             bar.update()
@@ -181,6 +138,40 @@ def teach_classifier(
 def _outputs(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     found = model(**inputs)
     return getattr(found, "logits", found)  # those of the hub return more than that
+
+
+def share_of_rate(step: int, total: int) -> float:
+    """Return the share of the learning rate in a step: up in a tenth of them, then down a line."""
+    return min(1.0, (step + 1) / (0.1 * total)) * (1 - step / total)
+
+
+def own_encoder(classifier: Classifier) -> Encoder:
+    """Return the encoder of a classifier. Raises ValueError if it is one of the hub."""
+    if not isinstance(classifier.model, Encoder):
+        raise ValueError("only encoders made here can do that: distil this one into one")
+    return classifier.model
+
+
+def taught_loss(
+    teacher: TextClassifier | None, texts: Sequence[str], labels: np.ndarray,
+    categories: Sequence[str], recipe: Recipe,
+) -> Loss:  # fmt: skip
+    """Return how far outputs are from the labels of texts, and from what a teacher says of them.
+
+    The recipe says how much each counts. Raises ValueError if teacher and student tell other
+    categories apart, or nobody says what a text is.
+    """
+    if teacher is not None and teacher.categories != tuple(categories):
+        raise ValueError("teacher and student tell other categories apart")
+    if teacher is None and (labels < 0).any():
+        raise ValueError("texts without a label need a teacher")
+    wanted, soft, flat = torch.from_numpy(labels), recipe.soft, recipe.temperature
+    if teacher is None:
+        return lambda rows, found: _missed(found, wanted[rows])
+    said = torch.from_numpy(teacher.logits(texts)).float()
+    return lambda rows, found: (
+        (1 - soft) * _missed(found, wanted[rows]) + soft * _unlike(found, said[rows], flat)
+    )
 
 
 def _missed(found: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -201,9 +192,7 @@ def without_neurons(classifier: Classifier, share: float) -> Classifier:
     """
     if not 0 <= share < 1:
         raise ValueError(f"share {share}: from 0 to below 1")
-    if not isinstance(classifier.model, Encoder):
-        raise ValueError("only encoders made here can be pruned: distil this one into one")
-    found = copy.deepcopy(classifier.model)
+    found = copy.deepcopy(own_encoder(classifier))
     for first, second in ((layer.linear1, layer.linear2) for layer in found.layers):
         weights = first.weight.norm(dim=1) * second.weight.norm(dim=0)
         first.out_features = second.in_features = max(round((1 - share) * len(weights)), 1)
@@ -211,26 +200,9 @@ def without_neurons(classifier: Classifier, share: float) -> Classifier:
         first.weight = nn.Parameter(first.weight.detach()[kept])
         first.bias = nn.Parameter(first.bias.detach()[kept])
         second.weight = nn.Parameter(second.weight.detach()[:, kept].contiguous())
-    return replace(classifier, model=found)
-
-
-def export_classifier(classifier: Classifier, folder: Path, precision: str = "int8") -> Path:
-    """Write a classifier as a folder that ``ExportedClassifier`` opens; return the folder.
-
-    Raises ValueError for an encoder of the hub: distil it into one that was made here.
-    """
-    if not isinstance(classifier.model, Encoder):
-        raise ValueError("only encoders made here are written as ONNX: distil this one into one")
-    tokenizer, recipe = classifier.tokenizer, classifier.recipe
-    facts = {
-        "kind": CLASSIFIER, "precision": precision, "categories": list(classifier.categories),
-        "tokens": recipe.tokens, "pad": tokenizer.pad_token_id,
-    }  # fmt: skip
-    files = {
-        MODEL: as_bytes(encoder_graph(classifier.model), precision, ("Gather", "MatMul")),
-        TOKENIZER: tokenizer.backend_tokenizer.to_str().encode(),
-    }
-    return write_exported(folder, files, facts)
+    inner = found.layers[0].linear1.out_features
+    recipe = replace(classifier.recipe, inner=inner)
+    return replace(classifier, model=found, recipe=recipe, name=f"pruned {classifier.name}")
 
 
 def tokens_of(
