@@ -1,6 +1,7 @@
 """The first pricers: fitted on training items, blind to prices, the same answer twice."""
 
 import functools
+import time
 
 import numpy as np
 import pytest
@@ -143,3 +144,17 @@ def test_word_weights_run_from_cheap_to_dear(items):
     dollars = [dollars for _, dollars in weights]
     assert dollars == sorted(dollars)
     assert dollars[0] < 0 < dollars[-1]
+
+
+def test_the_seconds_of_an_estimate_are_not_those_of_the_fit(items):
+    """Incident: a table said 22 ms a product of trees that take 2: it counted a late fit."""
+
+    class SlowLearner(type(make_pricer("constant-median"))):
+        def _fit(self, train):
+            time.sleep(0.5)
+            super()._fit(train)
+
+    late = SlowLearner().fit(items.table("train"), lazily=True)
+    found = late.price(products(items.table("test").slice(0, 10)))
+    assert late.fit_seconds >= 0.5
+    assert found.seconds.sum() < late.fit_seconds

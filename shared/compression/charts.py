@@ -107,7 +107,8 @@ def _draw(
         axes.vlines(size, low, high, color=colour, linewidth=1.2)
         axes.plot(size, error, marker, color=colour, markersize=7)
     axes.plot([], [], color=theme.plain, linewidth=1.2, label="95 % interval of the error")
-    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    # Over three powers of ten, the names of three ticks in each would meet.
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5) if right < 1000 * left else (1,)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: in_bytes(size)))
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_formatter(errors.ticks)

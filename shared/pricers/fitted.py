@@ -57,7 +57,13 @@ class FittedPricer:
         if "fitted_on" not in self.settings:
             raise ValueError(f"{self.name} has not been fitted: call .fit(train_items) first")
         self._catch_up()
-        return self._price(products) if products else Estimates(np.empty(0))
+        if not products:
+            return Estimates(np.empty(0))
+        began = time.perf_counter()
+        found = self._price(products)
+        if found.seconds is None:  # without those of a fit that waited for the first product
+            found.seconds = np.full(len(products), (time.perf_counter() - began) / len(products))
+        return found
 
     def _catch_up(self) -> None:
         if self._waiting is not None:
