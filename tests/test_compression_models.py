@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shared.compression import OnnxLanguagePricer, export_language_model
 from shared.compression import language_model as lm
-from shared.compression.exported import MANIFEST, MODEL, ExportError
+from shared.compression.exported import MANIFEST, MODEL, ExportError, session
+from shared.compression.four_bits import BLOCK, in_four_bits
+from shared.compression.graph import Graph
 from shared.data import Product, products
 from shared.open_models.pricer import base_pricer, tuned_pricer
 from shared.pipeline import prepare as curated
@@ -38,7 +41,7 @@ def tuned():
 def exported(tuned, tmp_path_factory):
     """Precision -> folder."""
     work = tmp_path_factory.mktemp("language")
-    return {p: export_language_model(tuned, work / p, p) for p in ("fp32", "int8")}
+    return {p: export_language_model(tuned, work / p, p) for p in ("fp32", "int8", "int4")}
 
 
 def test_its_distribution_is_that_of_pytorch(tuned, exported, listed):
@@ -56,12 +59,39 @@ def test_its_distribution_is_that_of_pytorch(tuned, exported, listed):
     assert len(pricer.price([]).price) == 0
 
 
-def test_eight_bits_change_its_prices_a_little(tuned, exported, listed):
+@pytest.mark.parametrize(
+    ("bits", "tolerance", "smaller"),
+    [("int8", lm.INT8_TOLERANCE, 0.4), ("int4", lm.INT4_TOLERANCE, 0.22)],
+)
+def test_fewer_bits_change_its_prices_a_little(tuned, exported, listed, bits, tolerance, smaller):
     wanted = tuned.distribution(listed).mean
-    found = OnnxLanguagePricer(exported["int8"]).distribution(listed).mean
-    assert 0 < np.abs(found / wanted - 1).mean() < lm.INT8_TOLERANCE
+    found = OnnxLanguagePricer(exported[bits]).distribution(listed).mean
+    assert 0 < np.abs(found / wanted - 1).mean() < tolerance
     sizes = {name: (folder / MODEL).stat().st_size for name, folder in exported.items()}
-    assert sizes["int8"] < 0.4 * sizes["fp32"]
+    assert sizes[bits] < smaller * sizes["fp32"]
+
+
+@pytest.mark.parametrize("k", [1, 31, 32, 33, 100])
+def test_a_product_with_four_bits_is_that_of_the_rounded_matrix(k):
+    """What the runtime makes of the steps is what was meant by them: order, halves, padding."""
+    draw = np.random.default_rng(k)
+    matrix = draw.normal(size=(k, 7)).astype(np.float32)
+    matrix[:, 3] = 0  # a block without any number
+    graph = Graph()
+    value = graph.op("MatMul", graph.input("value", "float", ["n", k]), graph.weight(matrix))
+    model = in_four_bits(graph.model(value, ["n", 7]))
+    rounded = session(model.SerializeToString(), Path()).run(None, {"value": np.eye(k, dtype="f")})
+    block = np.arange(k) // BLOCK
+    for column in range(7):
+        for one in np.unique(block):
+            rows = block == one
+            largest = np.abs(matrix[rows, column]).max()
+            off = np.abs(rounded[0][rows, column] - matrix[rows, column])
+            # Half a step, and a whole one at the end that has one step less.
+            assert off.max() <= largest / 8 + 1e-6
+            assert np.median(off) <= largest / 16 + 1e-6
+            top = rows & (np.abs(matrix[:, column]) == largest)
+            assert rounded[0][top, column] == pytest.approx(matrix[top, column], abs=1e-6)
 
 
 def test_it_prices_without_pytorch(exported):

@@ -15,6 +15,7 @@ import onnx
 from shared.compression.exported import MODEL, write_exported
 from shared.compression.exported_text import LANGUAGE_MODEL, TOKENIZER
 from shared.compression.exporting import as_bytes
+from shared.compression.four_bits import in_four_bits
 from shared.compression.graph import Graph, array
 from shared.open_models.reading import PRICES, price_tokens_of
 
@@ -27,6 +28,8 @@ TOLERANCE = 1e-4
 """By how much a probability may differ from that of PyTorch, with 32 bits."""
 INT8_TOLERANCE = 0.05
 """By how much, as a share, the mean price of a hundred products may, with eight bits."""
+INT4_TOLERANCE = 0.1
+"""The same with four."""
 
 QUESTION_TOKENS = 64
 """Room for the words around a product's text; the question itself takes about twenty."""
@@ -37,8 +40,9 @@ LARGEST = 2_000_000_000
 def export_language_model(pricer: OpenModelPricer, folder: Path, precision: str = "fp32") -> Path:
     """Write a tuned model (``tuned_pricer``) as a folder that ``OnnxLanguagePricer`` opens.
 
-    ``precision``: "fp32", or "int8": all matrices in eight bits, a scale for each column, and what
-    is multiplied with them rounded to eight bits, too.
+    ``precision``: "fp32"; or "int8": all matrices in eight bits, a scale for each column, and what
+    is multiplied with them rounded to eight bits, too; or "int4": matrices in four bits (see
+    ``four_bits``) and the table of words in eight.
 
     Raises ValueError for a model that is not of Llama's kind, whose adapter is not merged, whose
     tokenizer has no single token for a price, or that is too large for one ONNX file.
@@ -50,7 +54,7 @@ def export_language_model(pricer: OpenModelPricer, folder: Path, precision: str 
         raise ValueError(f"{pricer.name}: its tokenizer writes prices as several tokens")
     tokens = np.array(paths)[:, 0]
     graph = llama_graph(
-        model, tokens, pricer.settings["text_tokens"] + QUESTION_TOKENS, tied=precision == "fp32"
+        model, tokens, pricer.settings["text_tokens"] + QUESTION_TOKENS, tied=precision != "int8"
     )
     facts = {
         "kind": LANGUAGE_MODEL, "name": f"{pricer.name}, ONNX {precision}", "precision": precision,
@@ -58,8 +62,12 @@ def export_language_model(pricer: OpenModelPricer, folder: Path, precision: str 
         "pad": tokenizer.pad_token_id, "prices": list(PRICES),
         "settings": {k: v for k, v in pricer.settings.items() if k != "reading"},
     }  # fmt: skip
+    if precision == "int4":
+        model_bytes = as_bytes(in_four_bits(graph), "int8", ("Gather",))
+    else:
+        model_bytes = as_bytes(graph, precision, ("Gather", "MatMul"))
     files = {
-        MODEL: as_bytes(graph, precision, ("Gather", "MatMul")),
+        MODEL: model_bytes,
         TOKENIZER: tokenizer.backend_tokenizer.to_str().encode(),
     }
     return write_exported(folder, files, facts)

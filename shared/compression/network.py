@@ -5,9 +5,8 @@ It is the same for prices (one output) and for categories (one each), and so is 
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +16,7 @@ from tqdm.auto import tqdm
 
 from shared.compression.features import Reading, hashed
 from shared.data import Product
+from shared.pricers.neural import one_thread
 
 BLOCK = 512
 """Products that are hashed, or asked about, at once."""
@@ -150,17 +150,6 @@ def descend(
     network.load_state_dict(best[1])
     network.eval()
     return best[0]
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: the steps are too small to share, and sums keep their order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _copy(network: Network) -> dict[str, torch.Tensor]:

@@ -134,7 +134,7 @@ class NeuralNetwork(FittedPricer):
     def _train(self, inputs: csr_matrix, log_prices: np.ndarray, seed: int):
         import torch
 
-        with torch.random.fork_rng(devices=[]), _one_thread():
+        with torch.random.fork_rng(devices=[]), one_thread():
             torch.manual_seed(seed)
             network = self._network(inputs.shape[1])
             targets = torch.tensor(soft_targets(log_prices, self.bins), dtype=torch.float32)
@@ -149,8 +149,11 @@ class NeuralNetwork(FittedPricer):
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Train on one thread: the steps are too small to share, and waiting threads cost CPU."""
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute on one thread: small steps are not worth sharing, and waiting costs CPU.
+
+    Sums keep their order, too, so that the same seed gives the same weights on any machine.
+    """
     import torch
 
     threads = torch.get_num_threads()

@@ -18,9 +18,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 from tqdm.auto import tqdm
 
-from shared.compression.network import Loss, one_thread
+from shared.compression.network import Loss
 from shared.open_models.opening import no_bar_for_a_blink
 from shared.pretraining.making import TINY, BaseModelError, open_base
+from shared.pricers.neural import one_thread
 from shared.understanding.encoder import FIRST, Encoder, Recipe
 from shared.understanding.labels import TextClassifier
 

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy, normalize
 from tqdm.auto import tqdm
 
-from shared.compression.network import one_thread
+from shared.pricers.neural import one_thread
 from shared.understanding.classifying import (
     Classifier,
     own_encoder,

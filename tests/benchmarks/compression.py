@@ -117,9 +117,9 @@ class Run:
         return pa.concat_tables(tables)
 
     def language(self) -> dict[str, Path]:
-        """Export the tuned model with 32 and with 8 bits."""
+        """Export the tuned model with 32, 8 and 4 bits."""
         made = {}
-        for bits in ("fp32", "int8"):
+        for bits in ("fp32", "int8", "int4"):
             make = lambda out, bits=bits: export_language_model(tuned_pricer(), out, bits)  # noqa: E731
             made[bits] = self._once(f"language-{bits}", make)
         return made
