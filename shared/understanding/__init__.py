@@ -1,6 +1,6 @@
 """Understanding: models that say of which category a product is, made small and measured.
 
-Those that understand a text, instead of writing one, shrink best: the answer is one of a few. An
+Those that understand a text, instead of writing one, can shrink far: the answer is one of a few. An
 encoder of BERT's kind learns here, teaches smaller ones, is pruned, kept in eight bits and shipped.
 """
 
