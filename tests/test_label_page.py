@@ -89,6 +89,14 @@ class Person:
             self.page.get_by_text(text).first.wait_for()
         self.said.append(self.page.content())
 
+    def hears(self, text):
+        """Wait until a text was sent to the page: what a stream says ends when it ends."""
+        for _ in range(300):
+            if any(text in said for said in self.said):
+                return
+            self.page.wait_for_timeout(100)
+        pytest.fail(f"{text!r} was never sent")
+
     def types(self, text, *keys):
         self.page.keyboard.type(text)
         for key in keys or ["Enter"]:
@@ -132,6 +140,7 @@ def test_a_person_prices_by_keyboard_and_goes_on_after_a_crash(items, tmp_path, 
         again = Person(browser, url)
         for i in range(2, 6):
             again.sees(f"{i} of 6 done", titles[i])
+            again.hears(ids[i])
             again.types("5")
         again.sees("6 of 6 done", "Done, thank you")
     assert list(Answers(path).by_rater["anna"].values()) == [1024.5, None, 5.0, 5.0, 5.0, 5.0]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared.compression.exported import ExportError
 from shared.compression.measuring import Opening
-from shared.compression.probe import open_pricer
+from shared.compression.probe import OPENERS, open_pricer
 from shared.data.storage import replacing_folder, write_json
 from shared.ensembles import Ensemble, EnsemblePricer, open_ensemble
 
@@ -43,11 +43,14 @@ def open_bundle(folder: Path, threads: int = 1) -> EnsemblePricer:
     path = Path(folder) / MEMBERS
     try:
         kinds = json.loads(path.read_text(encoding="utf-8"))
-        places = {name: (one["kind"], str(one["folder"])) for name, one in kinds.items()}
+        places = {name: (str(one["kind"]), str(one["folder"])) for name, one in kinds.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportError(f"{path}: is no list of members ({error!r}); bundle it again") from error
-    if outside := [place for _, place in places.values() if Path(place).name != place]:
-        raise ExportError(f"{path}: names {outside[0]!r}, which is outside of this folder")
+    for kind, place in places.values():
+        if kind not in OPENERS:  # "room.module:name" would run what a file says
+            raise ExportError(f"{path}: kind {kind!r} is not one of: {', '.join(OPENERS)}")
+        if Path(place).name != place or place in ("", ".."):
+            raise ExportError(f"{path}: names {place!r}, which is outside of this folder")
     ensemble = open_ensemble(Path(folder) / ENSEMBLE)
     pricers = [open_pricer(kind, Path(folder) / place, threads) for kind, place in places.values()]
     # Where it was opened does not change what a member says.

@@ -6,8 +6,10 @@ a list of ONNX's own operations and of numbers: opening it executes nothing that
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 
 MANIFEST, MODEL = "manifest.json", "model.onnx"
 
+FACTS = "facts_sha256"
+"""In the manifest: a hash of all that it says itself, such as what the model reads of a text."""
+
+_WEIGHTS_FROM = "session.model_external_initializers_file_folder_path"
+
 BLOCK = 512
 """Products that go through a student at once."""
 
@@ -39,12 +46,29 @@ def write_exported(folder: Path, files: Mapping[str, bytes], facts: Mapping[str,
 
     Raises FileExistsError if the folder holds anything else.
     """
+    _refuse_others(Path(folder), {MANIFEST, *files})
     with replacing_folder(folder, MANIFEST, "exported model") as building:
         for name, content in files.items():
             (building / name).write_bytes(content)
         hashes = {name: _digest(content) for name, content in files.items()}
-        write_json({**facts, "versions": versions(), "sha256": hashes}, building / MANIFEST)
+        own = {"versions": versions(), "sha256": hashes, FACTS: _digest_of(facts)}
+        write_json({**facts, **own}, building / MANIFEST)
     return Path(folder)
+
+
+def _refuse_others(folder: Path, known: set[str]) -> None:
+    """Raise FileExistsError unless a folder holds an export and nothing else.
+
+    Tuned models, indexes and curated items have a manifest of the same name, but no kind in it.
+    """
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        known = known | set(manifest["sha256"]) if isinstance(manifest["kind"], str) else known
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if others := [name for name in there if name not in known]:
+        raise FileExistsError(
+            f"{folder} holds {others[0]!r}, which is no exported model: choose another folder"
+        )
 
 
 def read_exported(folder: Path, *kinds: str) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -60,10 +84,13 @@ def read_exported(folder: Path, *kinds: str) -> tuple[dict[str, Any], dict[str, 
         raise ExportError(
             f"{folder}: holds no {MANIFEST}, so no whole exported model; export it again"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExportError(f"{path}: damaged ({error!r}); export it again") from error
     if found not in kinds:
         raise ExportError(f"{folder}: holds a {found}, and a {' or '.join(kinds)} is needed")
+    own = ("versions", "sha256", FACTS)
+    if manifest.get(FACTS) != _digest_of({k: v for k, v in manifest.items() if k not in own}):
+        raise ExportError(f"{path}: changed since the export; export it again")
     files = {}
     for name, wanted in hashes.items():
         if Path(name).name != name:
@@ -89,8 +116,10 @@ def session(model: bytes, folder: Path, threads: int = 1) -> InferenceSession:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     try:
-        # From memory: a model that names files elsewhere for its weights finds none.
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # A model may name files for its weights, by default in the current folder. Here is none.
+        with tempfile.TemporaryDirectory() as empty:
+            options.add_session_config_entry(_WEIGHTS_FROM, empty)
+            return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no class of their own
         said = str(error).splitlines()[0][:200]
         raise ExportError(f"{Path(folder) / MODEL}: ONNX Runtime refuses it ({said})") from error
@@ -121,6 +150,10 @@ class StudentPricer:
         prices = np.exp(np.concatenate(logs)).clip(MIN_PRICE, MAX_PRICE)
         seconds = (time.perf_counter() - start) / max(len(products), 1)
         return Estimates(prices, seconds=np.full(len(products), seconds))
+
+
+def _digest_of(facts: Mapping[str, Any]) -> str:
+    return _digest(json.dumps(facts, sort_keys=True).encode())
 
 
 def _digest(content: bytes) -> str:

@@ -18,6 +18,8 @@ from shared.prompts import completion_prompt
 LANGUAGE_MODEL = "language model"
 """What the manifests call it."""
 TOKENIZER = "tokenizer.json"
+READINGS_OF = {"greedy": "mode", "median": "median", "mean": "mean"}
+"""Reading -> what of a ``Distribution`` it is."""
 
 
 class TokenModel:
@@ -69,9 +71,16 @@ class OnnxLanguagePricer:
     def __init__(self, folder: Path, threads: int = 1, batch: int = 32) -> None:
         self._model = TokenModel(folder, LANGUAGE_MODEL, threads, batch)
         manifest: dict[str, Any] = self._model.manifest
-        self.name, self._tokens = str(manifest["name"]), int(manifest["text_tokens"])
-        self._reading, self._prices = manifest["reading"], np.array(manifest["prices"])
-        self.settings = {"sha256": manifest["sha256"], "settings": manifest.get("settings")}
+        try:
+            self.name, self._tokens = str(manifest["name"]), int(manifest["text_tokens"])
+            self._prices = np.array(manifest["prices"], dtype=float)
+            self._reading = READINGS_OF[manifest["reading"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ExportError(f"{Path(folder) / MANIFEST}: damaged ({error!r})") from error
+        self.settings = {
+            "sha256": manifest["sha256"], "settings": manifest.get("settings"),
+            "reading": manifest["reading"],
+        }  # fmt: skip
 
     def price(self, products: Sequence[Product]) -> Estimates:
         """Estimate the price of each product in dollars."""
@@ -79,7 +88,7 @@ class OnnxLanguagePricer:
             return Estimates(np.empty(0))
         start = time.perf_counter()
         found = self.distribution(products)
-        prices = found.mode if self._reading == "greedy" else getattr(found, self._reading)
+        prices = getattr(found, self._reading)
         seconds = (time.perf_counter() - start) / len(products)
         return Estimates(prices.astype(float), seconds=np.full(len(products), seconds))
 

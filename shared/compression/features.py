@@ -34,6 +34,8 @@ class Reading:
     buckets: int = 2**15
 
     def __post_init__(self) -> None:
+        if not all(type(each) is int for each in (self.characters, self.grams, self.buckets)):
+            raise TypeError("characters, grams and buckets are whole numbers")
         if self.buckets < 2 or self.buckets & (self.buckets - 1):
             raise ValueError(f"{self.buckets} buckets: a power of two is needed")
         if self.characters < 1 or self.grams < 1:
@@ -62,8 +64,9 @@ def hashed(products: Sequence[Product], reading: Reading) -> tuple[np.ndarray, n
     Read are: words of category and text, numbers in them once more, roughly and with a neighbour
     ("12 ounces"), and the title once more, in words and pairs: it says most of all.
     """
-    text = words_of([f"{p.category}\n{p.text[: reading.characters]}" for p in products])
-    title = words_of([p.title for p in products])
+    most = reading.characters
+    text = words_of([f"{(p.category or '')[:most]}\n{p.text[:most]}" for p in products])
+    title = words_of([(p.title or "")[:most] for p in products])
     numbers = text.exact != text.rough
     found = [_grams(text.texts, text.exact, n, kind=0) for n in range(1, reading.grams + 1)]
     found += [_grams(text.texts, text.rough, n, kind=1, near=numbers) for n in (1, 2)]

@@ -89,15 +89,23 @@ def prepare(
     Prices of ``texts``, should there be any, are not looked at. Raises ValueError if an item of
     ``train`` has none.
     """
-    prices = train["price"].to_numpy(zero_copy_only=False)
-    if bad := int((~(prices > 0)).sum()):
-        raise ValueError(f"{bad} of {len(train)} items to learn from have no price over 0")
+    prices = known_prices(train, "learn from")
     tables = [train] if texts is None else [train, texts]
     said = [teacher_says(teacher, table, cache, progress=progress) for table in tables]
     true = np.full(sum(map(len, tables)), np.nan)
     true[: len(train)] = np.log(prices)
     everything = [product for table in tables for product in products(table)]
     return Lesson(everything, np.log(np.concatenate(said)), true)
+
+
+def known_prices(items: pa.Table, purpose: str) -> np.ndarray:
+    """Return the prices of items, (n,). Raises ValueError if there is none, or one is unknown."""
+    prices = items["price"].to_numpy(zero_copy_only=False)
+    if not len(prices):
+        raise ValueError(f"there are no items to {purpose}")
+    if bad := int((~((prices > 0) & (prices < np.inf))).sum()):
+        raise ValueError(f"{bad} of {len(prices)} items to {purpose} have no price over 0")
+    return prices
 
 
 def teacher_says(

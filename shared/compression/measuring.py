@@ -78,6 +78,8 @@ def spend(opening: Opening, items: pa.Table, *, threads: int = 1, single: int = 
     ``threads``: for PyTorch, ONNX Runtime and all else. Raises RuntimeError with the last words of
     a process that failed.
     """
+    if not len(items) or single < 1:
+        raise ValueError("to measure a pricer takes at least 1 product")
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "items.parquet"
         write_parquet(items, path)

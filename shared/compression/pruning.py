@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from shared.compression.exporting import as_bytes, bag_graph
-from shared.compression.lessons import Lesson
+from shared.compression.lessons import Lesson, known_prices
 from shared.compression.network import Inputs, Network, Plan, inputs_of
 from shared.compression.student import Student, dollars_off, teach
 from shared.data import products
@@ -134,6 +134,7 @@ def sweep(
 
     ``retrain``: a plan (few epochs, a low rate) by which each one learns on afterwards, with what
     is left of it; weights that were set to zero stay as they are, so these are not retrained.
+    ``ranks`` that are no less than the width of the table are left out.
     """
     network = student.network
     inputs = inputs_of(lesson.products, network.reading)
@@ -143,10 +144,11 @@ def sweep(
           for s in row_shares),
         *(("weights", f"{s:.0%} of weights", lambda s=s: lightest_weights(network, s))
           for s in weight_shares),
-        *(("rank", f"rank {r}", lambda r=r: narrowed(network, inputs, r)) for r in ranks),
+        *(("rank", f"rank {r}", lambda r=r: narrowed(network, inputs, r)) for r in ranks
+          if r < network.table.embedding_dim),
     ]  # fmt: skip
     judged = inputs_of(products(validation), network.reading)
-    prices = validation["price"].to_numpy()
+    prices = known_prices(validation, "judge by")
     share, found = student.settings["true_share"], []
     for method, setting, prune in tqdm(ways, desc="prune", disable=not progress):
         pruned, again = prune(), retrain is not None and method in ("rows", "rank")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from shared.compression.features import Reading
-from shared.compression.lessons import Lesson, prepare, targets_of
+from shared.compression.lessons import Lesson, known_prices, prepare, targets_of
 from shared.compression.network import (
     Inputs,
     Loss,
@@ -71,6 +71,9 @@ def distil(
     ``lessons.unpriced``. ``cache``: a folder that keeps the teacher's estimates; a run that was
     killed goes on there. Raises ValueError if the teacher fails on more than half of the products.
     """
+    if isinstance(plan, str) and plan not in PRESETS:
+        raise ValueError(f"plan {plan!r} is not one of: {', '.join(PRESETS)}")
+    known_prices(validation, "judge by")  # before the teacher is asked, which may take hours
     name = f"{plan} student" if isinstance(plan, str) else "student"
     plan = PRESETS[plan] if isinstance(plan, str) else plan
     lesson = prepare(teacher, train, texts, cache=cache, progress=progress)
@@ -99,7 +102,7 @@ def teach(
     taught = [lesson.products[row] for row in np.flatnonzero(known)]
     inputs = inputs_of(taught, network.reading)
     judged = inputs_of(products(validation), network.reading)
-    prices = validation["price"].to_numpy()
+    prices = known_prices(validation, "judge by")
     loss = absolute_loss(targets[known], counts[known])
     judge = lambda: dollars_off(network, judged, prices)  # noqa: E731
     return descend(network, inputs, loss, judge, plan, progress=progress)

@@ -53,20 +53,29 @@ def replacing_folder(folder: Path, mark: str, what: str) -> Iterator[Path]:
 
     A folder of this name is replaced if it is empty or holds ``mark``, the file by which ours are
     known. Raises FileExistsError if it holds anything else: it is not ``what`` was written before.
+
+    At every moment there is a whole folder, the old one or the new one; a process killed between
+    two renames leaves both beside it, under names that begin with a point.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # what a link leads to is replaced; "." has a name, too
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file, and no folder for {what}: choose another")
     if folder.exists() and any(folder.iterdir()) and not (folder / mark).is_file():
         raise FileExistsError(f"{folder} holds files that are no {what}: choose another")
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    old = building.with_name(f"{building.name}.old")
     try:
         yield building
         building.chmod(0o755)  # mkdtemp makes it private; results are meant to be shared
-        if folder.exists():
-            shutil.rmtree(folder)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
         building.rename(folder)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        if old.exists() and not folder.exists():  # stopped between the two
+            old.rename(folder)
+        for rest in (building, old):
+            shutil.rmtree(rest, ignore_errors=True)
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

@@ -128,7 +128,10 @@ def label(title: str, price: float, category: str) -> str:
 
 def short(text: str) -> str:
     """Return the first line of a text, and not too much of it."""
-    return shorten((text.strip().splitlines() or [""])[0], LONGEST, placeholder=" …") or "no title"
+    line = " ".join((text.strip().splitlines() or [""])[0].split())
+    if len(line) > LONGEST and len(line.split(" ", 1)[0]) > LONGEST - 2:
+        return f"{line[: LONGEST - 2]} …"  # a first word that is too long, or no spaces at all
+    return shorten(line, LONGEST, placeholder=" …") or "no title"
 
 
 def _said(vectors: np.ndarray, places: np.ndarray, kinds: Sequence[str]) -> tuple[str, str]:

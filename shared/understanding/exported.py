@@ -47,7 +47,10 @@ class ExportedClassifier(TextClassifier):
     def __init__(self, folder: Path, threads: int = 1, batch: int = 64) -> None:
         self._model = TokenModel(folder, ENCODER, threads, batch)
         self.name, self.categories = said_of(self._model.manifest, folder)
-        self._model.tokenizer.enable_truncation(int(self._model.manifest["tokens"]))
+        try:
+            self._model.tokenizer.enable_truncation(int(self._model.manifest["tokens"]))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ExportError(f"{Path(folder) / MANIFEST}: damaged ({error!r})") from error
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """Return the outputs for n texts, float64, (n, categories)."""

@@ -10,7 +10,7 @@ from shared.compression.exported_text import TOKENIZER
 from shared.compression.exporting import as_bytes, bag_graph
 from shared.understanding.classifying import Classifier, own_encoder
 from shared.understanding.encoder import Encoder, Recipe, encoder_graph
-from shared.understanding.exported import ENCODER, HASHED, ORIGINAL
+from shared.understanding.exported import ENCODER, HASHED, ORIGINAL, said_of
 from shared.understanding.hashed import HashedClassifier
 
 FP32_TOLERANCE = 1e-4
@@ -71,12 +71,12 @@ def load_classifier(folder: Path, threads: int = 1) -> Classifier:
 
     It computes on one thread, whatever ``threads`` says: ``open_classifier`` gives it to all kinds.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     manifest, files = read_exported(folder, ORIGINAL)
+    name, categories = said_of(manifest, folder)
     try:
         weights, recipe = load(files[WEIGHTS]), Recipe(**manifest["recipe"])
         words = weights["words.weight"]
@@ -85,10 +85,9 @@ def load_classifier(folder: Path, threads: int = 1) -> Classifier:
         tokens = Tokenizer.from_str(files[TOKENIZER].decode())
         pad = tokens.id_to_token(manifest["pad"])
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token=pad)
-        categories = tuple(manifest["categories"])
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # the tokenizer's errors have no class of their own
         raise ExportError(f"{Path(folder) / MANIFEST}: damaged ({error!r})") from error
-    return Classifier(model.eval(), tokenizer, categories, recipe, manifest["name"])
+    return Classifier(model.eval(), tokenizer, categories, recipe, name)
 
 
 def _tokenizer(classifier: Classifier) -> bytes:

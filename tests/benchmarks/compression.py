@@ -81,11 +81,13 @@ class Run:
     """
 
     def __init__(self, work: Path, records: int) -> None:
-        self.work, self.records = work, records
+        # What was learnt with fewer texts is not what is reported of more.
+        self.work, self.records = work / f"records-{records}", records
+        self.work.mkdir(parents=True, exist_ok=True)
         self.settings = Settings.from_environment({})
         items = course_items(self.settings, progress=False)
         self.splits = {name: items.table(name) for name in ("train", "validation", "test")}
-        self.notes = work / "notes.json"
+        self.notes = self.work / "notes.json"
         kept = json.loads(self.notes.read_text()) if self.notes.exists() else {}
         self.seconds: dict[str, float] = kept.get("seconds", {})
         self.tried: dict[str, Any] = kept.get("tried", {})
@@ -104,7 +106,7 @@ class Run:
 
     def texts(self) -> pa.Table:
         """Return texts without a price, apart from what is evaluated on."""
-        path = self.work / f"texts-{self.records}.parquet"
+        path = self.work / "texts.parquet"
         if not path.exists():
             write_table(self.timed("texts", self._texts), path)
         return pq.read_table(path)
@@ -228,7 +230,6 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = arguments.work or Path(folder)
-        work.mkdir(parents=True, exist_ok=True)
         run = Run(work, arguments.records)
         rows = run.measured()
         for some in rows.values():

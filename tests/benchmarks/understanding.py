@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from shared.compression.exported import MANIFEST, size_of
-from shared.data.storage import fingerprint, versions, write_json
+from shared.data.storage import fingerprint, replacing_folder, versions, write_json
 from shared.frontier import connect
 from shared.pipeline import course_items
 from shared.settings import Settings
@@ -176,12 +176,12 @@ def ship(work: Path, test: pa.Table) -> None:
     """Copy the classifiers that lessons open, and store what their originals say."""
     texts, expected = of_these(test, open_classifier(work / SHIPS[0]).categories), {}
     asked = texts["text"].to_pylist()[:SHOWN]
-    for name in SHIPS:
-        shutil.rmtree(SHIPPED / name, ignore_errors=True)
-        shutil.copytree(work / name, SHIPPED / name)
-        original = open_classifier(work / name.replace("int8", "fp32"))
-        expected[name] = np.round(original.probabilities(asked), 6).tolist()
-    write_json({"texts": asked, "probabilities": expected}, SHIPPED / EXPECTED)
+    with replacing_folder(SHIPPED, EXPECTED, "shipped classifiers") as building:
+        for name in SHIPS:
+            shutil.copytree(work / name, building / name)
+            original = open_classifier(work / name.replace("int8", "fp32"))
+            expected[name] = np.round(original.probabilities(asked), 6).tolist()
+        write_json({"texts": asked, "probabilities": expected}, building / EXPECTED)
     print(f"shipped {size_of(SHIPPED) / 1e6:.2f} MB")
 
 
@@ -215,8 +215,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="training items, to try it out")
     parser.add_argument("--write", action="store_true", help="store the figures, and ship")
     arguments = parser.parse_args()
+    if arguments.size and arguments.write:
+        parser.error("--size is to try it out: such a run is not written")
     with tempfile.TemporaryDirectory() as folder:
-        work = arguments.work or Path(folder)
+        # What was made of a few items is not what is reported of all.
+        work = (arguments.work or Path(folder)) / f"size-{arguments.size or 'all'}"
         work.mkdir(parents=True, exist_ok=True)
         figures = run(Work(work), arguments.size)
         about = {"date": datetime.datetime.now(datetime.UTC).date().isoformat(),
