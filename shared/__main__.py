@@ -2,7 +2,7 @@
 
 import sys
 
-from shared.course.cli import main
+from shared.commands.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

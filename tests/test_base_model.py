@@ -241,7 +241,7 @@ def test_a_changed_or_missing_file_is_told(small, tmp_path):
 
 
 def test_the_command_makes_a_model(tmp_path, capsys):
-    from shared.course.cli import main
+    from shared.commands.cli import main
 
     out = tmp_path / "mine"
     assert main(["base", "--out", str(out), "--records", "1000", "--steps", "2", "--json"]) == 0

@@ -65,7 +65,7 @@ def test_help_names_every_command_and_starts_fast() -> None:
     assert done.returncode == 0
     for command in COMMANDS:
         assert re.search(rf"^ +{command} ", done.stdout, re.MULTILINE), command
-    probe = "import sys; sys.argv=['x', '--help']; from shared.course.cli import main; main(); "
+    probe = "import sys; sys.argv=['x', '--help']; from shared.commands.cli import main; main(); "
     probe += "print({'torch', 'datasets', 'pandas', 'matplotlib', 'nbformat'} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
     assert loaded.stdout.strip().endswith("set()"), "--help waits for heavy libraries"
@@ -208,7 +208,7 @@ def test_check_fails_on_what_is_missing_or_too_old(tmp_path: Path) -> None:
 
 
 def test_a_failed_check_exits_1(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    from shared.course.cli import main
+    from shared.commands.cli import main
 
     monkeypatch.setattr(check, "all_checks", lambda root: [Check("disk", "FAIL", "full")])
     assert main(["check"]) == 1

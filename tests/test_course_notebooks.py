@@ -59,7 +59,7 @@ def test_run_executes_with_our_settings_in_the_lessons_folder(tmp_path: Path) ->
     assert text.startswith(f"{tmp_path / 'week6'}\n{sys.executable}\n")
     assert "records: records.jsonl" in text
     assert repr(settings) in text
-    assert re.fullmatch(r"\[1/1\] week6/1_a … \d+ s\n", stream.getvalue())
+    assert re.fullmatch(r"\[1/1\] week6/1_a …\n\[1/1\] week6/1_a: \d+ s\n", stream.getvalue())
     assert "outputs" not in printed(tmp_path / "week6" / "1_a.ipynb"), "the original is untouched"
 
 
@@ -72,6 +72,69 @@ def test_a_terminal_shows_the_running_cell(tmp_path: Path) -> None:
     stream = Terminal()
     run_lessons(find_lessons(tmp_path), Settings(runs=tmp_path / "runs"), stream)
     assert "cell 2/2" in stream.getvalue()
+
+
+def needing(path: Path, *needs: str) -> Path:
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["course"] = {"needs": list(needs)}
+    nbformat.write(notebook, path)
+    return path
+
+
+MEET = (
+    "import pathlib, time\npathlib.Path({mine!r}).touch()\n"
+    "while not pathlib.Path({other!r}).exists(): time.sleep(0.05)"
+)
+
+
+def test_lessons_that_do_not_need_each_other_run_side_by_side(tmp_path: Path) -> None:
+    """Each waits for the other one: one after the other, they would never end."""
+    lesson(tmp_path, "week6/1_a", MEET.format(mine="a", other="b"))
+    needing(lesson(tmp_path, "week6/2_b", MEET.format(mine="b", other="a")))
+    lesson(
+        tmp_path, "week6/3_c", "import pathlib; print(sorted(map(str, pathlib.Path().glob('?'))))"
+    )
+    settings = Settings(runs=tmp_path / "runs")
+    run_lessons(find_lessons(tmp_path), settings, io.StringIO(), at_once=2)
+    assert printed(settings.notebooks / "week6" / "3_c.ipynb") == "['a', 'b']\n"
+
+
+def test_a_lesson_waits_for_those_it_needs(tmp_path: Path) -> None:
+    """Incident: the ensemble was made while its best member was still being trained."""
+    lesson(tmp_path, "week6/1_a", "import time, pathlib; time.sleep(1); pathlib.Path('a').touch()")
+    lesson(tmp_path, "week6/2_b", "import pathlib; print(pathlib.Path('a').exists())")
+    needing(lesson(tmp_path, "week6/3_c", "import pathlib; print(pathlib.Path('a').exists())"),
+            "week6/1_a")  # fmt: skip
+    settings = Settings(runs=tmp_path / "runs")
+    run_lessons(find_lessons(tmp_path), settings, io.StringIO(), at_once=3)
+    for name in ("2_b", "3_c"):
+        assert printed(settings.notebooks / "week6" / f"{name}.ipynb") == "True\n"
+
+
+@pytest.mark.parametrize("needs", ["week6/9_gone", "week6/1_a"], ids=["unknown", "itself"])
+def test_needs_that_cannot_be_met_are_an_error(tmp_path: Path, needs: str) -> None:
+    needing(lesson(tmp_path, "week6/1_a", "1"), needs)
+    with pytest.raises(ValueError, match="1_a"):
+        run_lessons(find_lessons(tmp_path), Settings(runs=tmp_path / "runs"), io.StringIO())
+
+
+def test_a_failing_lesson_stops_the_one_beside_it(tmp_path: Path) -> None:
+    wait = "import pathlib, time\nwhile not pathlib.Path('pid').exists(): time.sleep(0.05)\n1/0"
+    lesson(tmp_path, "week6/1_a", wait)
+    needing(lesson(tmp_path, "week6/2_b", SLOW))
+    with pytest.raises(LessonFailed, match="1_a"):
+        run_lessons(
+            find_lessons(tmp_path), Settings(runs=tmp_path / "runs"), io.StringIO(), at_once=2
+        )
+    assert gone(int((tmp_path / "week6" / "pid").read_text()), within=5)
+
+
+def test_the_courses_own_lessons_can_all_run() -> None:
+    """Incident: a lesson was renamed, and the one that needed it never began."""
+    lessons = find_lessons(Path(__file__).resolve().parent.parent)
+    names = {found.name for found in lessons}
+    unknown = {found.name: set(found.needs or ()) - names for found in lessons}
+    assert not {name: lacking for name, lacking in unknown.items() if lacking}
 
 
 def test_failing_cell_stops_the_run_and_says_where(tmp_path: Path) -> None:
@@ -104,7 +167,7 @@ def test_a_kernel_that_dies_is_a_failing_cell(tmp_path: Path) -> None:
 def start(root: Path, *arguments: str) -> subprocess.Popen:
     """Start the command line on a course that lies in ``root``."""
     code = (
-        "import sys; from pathlib import Path; from shared.course import cli, lesson_commands\n"
+        "import sys; from pathlib import Path; from shared.commands import cli, lesson_commands\n"
         f"lesson_commands.repository_root = lambda: Path({str(root)!r})\n"
         f"sys.exit(cli.main({list(arguments)!r}))"
     )

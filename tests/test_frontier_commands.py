@@ -7,7 +7,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from shared.course.cli import main
+from shared.commands.cli import main
 from shared.evaluation import read_predictions
 from tests.test_sources import lines, record
 

@@ -38,7 +38,7 @@ NEXT = "2_next.ipynb"
 def _shared_names() -> set[str]:
     kinds = ast.FunctionDef | ast.ClassDef
     # Commands are named by verbs that a lesson may well use for a function of its own.
-    modules = [p for p in (ROOT / "shared").rglob("*.py") if p.name != "cli.py"]
+    modules = [p for p in (ROOT / "shared").rglob("*.py") if p.parent.name != "commands"]
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in modules]
     names = {node.name for tree in trees for node in tree.body if isinstance(node, kinds)}
     return {name for name in names if not name.startswith("_")}

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from test_fine_tuning import make_small_base  # noqa: E402
 
-from shared.course.cli import main  # noqa: E402
+from shared.commands.cli import main  # noqa: E402
 from shared.data import products  # noqa: E402
 from shared.data.storage import fingerprint  # noqa: E402
 from shared.open_models.adapters import TUNED, AdapterError, push, read_tuned  # noqa: E402

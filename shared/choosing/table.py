@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from shared.choosing.measured import Row
 from shared.choosing.rules import duration
 from shared.evaluation.compare import p_text
 from shared.evaluation.metrics import number
+from shared.reports.tables import aligned, escaped, pipes
 
 HOW_TO_READ = (
     "Error: mean absolute error in dollars with its 95 % bootstrap interval. Against best: paired "
@@ -41,14 +41,14 @@ def to_console(rows: Sequence[Row], *, known: Sequence[Technique] | None = None)
     """Return the measured table and the table of facts as plain text."""
     known = known or techniques()
     measured, facts = _measured(rows, known), facts_table(known)
-    return "\n\n".join([_heading(rows), _aligned(*measured), _facts_heading(), _aligned(*facts)])
+    return "\n\n".join([_heading(rows), aligned(*measured), _facts_heading(), aligned(*facts)])
 
 
 def to_markdown(rows: Sequence[Row], *, known: Sequence[Technique] | None = None) -> str:
     """Return the same as Markdown, with the reason for every fact."""
     known = known or techniques()
-    blocks = [f"### {_escape(_heading(rows))}", _pipes(*_measured(rows, known)),
-              _escape(HOW_TO_READ), f"### {_escape(_facts_heading())}", _pipes(*facts_table(known)),
+    blocks = [f"### {escaped(_heading(rows))}", pipes(*_measured(rows, known)),
+              escaped(HOW_TO_READ), f"### {escaped(_facts_heading())}", pipes(*facts_table(known)),
               *(_reasons(technique) for technique in known)]  # fmt: skip
     return "\n\n".join(blocks) + "\n"
 
@@ -97,10 +97,10 @@ def _facts_heading() -> str:
 
 
 def _reasons(technique: Technique) -> str:
-    lines = [f"**{_escape(technique.title)}**", ""]
+    lines = [f"**{escaped(technique.title)}**", ""]
     for name, short in _SHORT.items():
         said = f"{short}: {_fact(name, technique)}, {getattr(technique, name).reason}"
-        lines.append(f"- {_escape(said)}.")
+        lines.append(f"- {escaped(said)}.")
     return "\n".join(lines)
 
 
@@ -133,27 +133,3 @@ def _tokens(row: Row) -> str:
     if row.input_tokens is None and row.output_tokens is None:
         return "—"
     return f"{number(row.input_tokens, '{:,.0f}')}/{number(row.output_tokens, '{:,.0f}')}"
-
-
-def _aligned(titles: list[str], cells: list[list[str]], words: set[str]) -> str:
-    table = [titles, *([" ".join(text.split()) for text in row] for row in cells)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(
-            text.ljust(width) if title in words else text.rjust(width)
-            for text, width, title in zip(row, widths, titles, strict=True)
-        ).rstrip()
-        for row in table
-    ]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def _pipes(titles: list[str], cells: list[list[str]], words: set[str]) -> str:
-    rule = [":--" if title in words else "--:" for title in titles]
-    lines = [[_escape(t) for t in titles], rule, *([_escape(t) for t in row] for row in cells)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    """Keep a name from being read as Markdown, HTML or mathematics."""
-    return re.sub(r"([\\`*_|<>$\[\]#])", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""The course as a whole: its command line, its notebooks in order, its set-up."""
+"""The course as a whole: its notebooks in order, its front page, its set-up."""
 
 from shared.course.setup_cell import welcome
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import nbformat
 from jupyter_client import AsyncKernelManager
@@ -22,14 +24,24 @@ from nbformat import NotebookNode
 
 from shared.settings import Settings
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Lesson:
-    """One notebook of the course: ``week6/1_explore.ipynb`` is lesson 1 of week 6."""
+    """One notebook of the course: ``week6/1_explore.ipynb`` is lesson 1 of week 6.
+
+    Any lesson opens cold; ``needs`` says after which others its results are those of the course.
+    It stands in the notebook's metadata: ``{"course": {"needs": ["week6/2_curate"]}}``.
+    """
 
     path: Path
     week: int
     number: int
+    needs: tuple[str, ...] | None = None
+    """Lessons that have to be done before it, by name; None: all earlier ones."""
+    seconds: float = 0.0
+    """What its recorded run took."""
 
     @property
     def name(self) -> str:
@@ -51,8 +63,20 @@ def find_lessons(root: Path) -> list[Lesson]:
     lessons = []
     for path in root.glob("week*/*.ipynb"):
         if match := pattern.fullmatch(f"{path.parent.name}/{path.name}"):
-            lessons.append(Lesson(path, *map(int, match.groups())))
+            told = _told(path)
+            needs = None if told.get("needs") is None else tuple(told["needs"])
+            seconds = told.get("recorded", {}).get("seconds", 0.0)
+            lessons.append(Lesson(path, *map(int, match.groups()), needs, seconds))
     return sorted(lessons, key=lambda lesson: (lesson.week, lesson.number))
+
+
+def _told(path: Path) -> dict[str, Any]:
+    """Return what a notebook's metadata says of it as a lesson; a damaged one fails later."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))["metadata"].get("course", {})
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -75,14 +99,33 @@ def execute(
     ``on_cell(number, cells)`` is called as each code cell starts. Raises LessonFailed when a cell
     fails; on Ctrl-C the kernel is gone before KeyboardInterrupt reaches the caller.
     """
+    return until_stopped(executing(path, environ, on_cell))
+
+
+async def executing(
+    path: Path, environ: dict[str, str], on_cell: Callable[[int, int], None] = lambda i, n: None
+) -> NotebookNode:
+    """Execute a notebook as ``execute`` does, beside others; when cancelled, its kernel goes."""
     notebook = nbformat.read(path, as_version=4)
     _forget_outputs(notebook)
-    run = _Run(notebook, path, on_cell)
+    await _Run(notebook, path, on_cell).all_cells(environ)
+    return notebook
+
+
+def until_stopped(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` to its end; SIGTERM and Ctrl-C cancel it, and KeyboardInterrupt follows."""
+
+    async def watched() -> T:
+        with contextlib.suppress(NotImplementedError):  # Windows has no such handlers
+            asyncio.get_running_loop().add_signal_handler(
+                signal.SIGTERM, asyncio.current_task().cancel
+            )
+        return await work
+
     try:
-        asyncio.run(run.all_cells(environ))
+        return asyncio.run(watched())
     except asyncio.CancelledError:  # asked to stop by SIGTERM
         raise KeyboardInterrupt from None
-    return notebook
 
 
 def write_notebook(notebook: NotebookNode, path: Path) -> None:
@@ -128,10 +171,6 @@ class _Run:
 
     async def all_cells(self, environ: dict[str, str]) -> None:
         """Execute every cell; whatever happens, leave no kernel behind."""
-        with contextlib.suppress(NotImplementedError):  # Windows has no such handlers
-            asyncio.get_running_loop().add_signal_handler(
-                signal.SIGTERM, asyncio.current_task().cancel
-            )
         self.client.km = self.client.create_kernel_manager()
         try:
             await self.client.async_start_new_kernel(env=environ)

@@ -67,7 +67,8 @@ def recorded_line(recorded: dict) -> str:
 
 def normalise(notebook: NotebookNode, recorded: dict | None = None) -> NotebookNode:
     """Strip a notebook of all that depends on who executed it, and enter the recorded run."""
-    recorded = recorded or notebook.metadata.get("course", {}).get("recorded")
+    told = dict(notebook.metadata.get("course", {}))
+    recorded = recorded or told.get("recorded")
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
         language_info={"name": "python"},
@@ -76,8 +77,10 @@ def normalise(notebook: NotebookNode, recorded: dict | None = None) -> NotebookN
     for cell in notebook.cells:
         cell.metadata = NotebookNode({k: v for k, v in cell.metadata.items() if k in KEPT_METADATA})
     _name_cells(notebook)
+    course = {"needs": told.get("needs"), "recorded": recorded}
+    if course := {name: value for name, value in course.items() if value is not None}:
+        notebook.metadata["course"] = course
     if recorded:
-        notebook.metadata["course"] = {"recorded": recorded}
         for cell in notebook.cells:
             if "recorded-run" in cell.metadata.get("tags", []):
                 cell.source = recorded_line(recorded)

@@ -68,6 +68,23 @@ _CANONICAL = {
 UNKNOWN = "Unknown"
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What else but a readable price a record needs, where another shop's data wants other rules.
+
+    ``shortest``: characters of a cleaned text. ``english``: drop other languages. ``same_title``:
+    records with the same title, of five words or more, are near-duplicates.
+    """
+
+    shortest: int = MIN_CHARS
+    english: bool = True
+    same_title: bool = True
+
+
+COURSE = Rules()
+"""The rules of the course: products of a shop, described in English."""
+
+
 @dataclass
 class Report:
     """What happened to the records: ``rows_in == kept + sum(dropped.values())``, always.
@@ -110,7 +127,7 @@ class Report:
         }
 
 
-def curate(records: pa.Table) -> tuple[pa.Table, Report]:
+def curate(records: pa.Table, needs: Rules = COURSE) -> tuple[pa.Table, Report]:
     """Turn raw records into items and report what was dropped.
 
     ``records`` is any table castable to the RECORD schema (n rows). Returns the kept items in
@@ -127,8 +144,9 @@ def curate(records: pa.Table) -> tuple[pa.Table, Report]:
     in_range = pl.col("parsed").is_between(MIN_PRICE, MAX_PRICE)
     priced = _keep(priced, report, "price_out_of_range", in_range)
     items = _assemble(priced, report)
-    items = _keep(items, report, "too_short", pl.col("text").str.len_chars() >= MIN_CHARS)
-    items = _keep(items, report, "not_english", rules.is_english(pl.col("text")))
+    items = _keep(items, report, "too_short", pl.col("text").str.len_chars() >= needs.shortest)
+    if needs.english:
+        items = _keep(items, report, "not_english", rules.is_english(pl.col("text")))
     return _to_items(items), report
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from statistics import NormalDist
 
 from shared.mind.conversation import Ask, Reply, finish, uniform
+from shared.mind.planning import plan
 from shared.mind.pricing import (
     CAREFUL,
     PRODUCT,
@@ -41,8 +42,10 @@ Tuned = Callable[[str], float]
 """What a fine-tuned model has learnt: a product's text -> a correction of its log price."""
 
 
-def answer(ask: Ask, seed: int, tuned: Tuned | None = None) -> Reply:
+def answer(ask: Ask, seed: int, tuned: Tuned | None = None, gullible: bool = False) -> Reply:
     """Return the reply to a request: a text, JSON that fits its schema, or the call of a tool."""
+    if planned := plan(ask, gullible):
+        return finish(Reply(call=planned, thinking=ask.thinking), ask.limit)
     known = evidence(ask)
     used = sum(turn.role == "call" for turn in _since_product(ask))
     name = _tool(ask, known, used)

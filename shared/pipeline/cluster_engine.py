@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from shared.data.curation import COURSE, Rules
 from shared.data.parsing import SourceError
 from shared.pipeline.shards import (
     SHARD_RECORDS,
@@ -37,8 +38,9 @@ class RayMissing(ImportError):
 
 
 def curate_on_ray(
-    parts: list, work: Path, *, limit: int | None = None, records: int = SHARD_RECORDS
-) -> Iterator[ShardReport]:
+    parts: list, work: Path, *, limit: int | None = None, records: int = SHARD_RECORDS,
+    needs: Rules = COURSE,
+) -> Iterator[ShardReport]:  # fmt: skip
     """Curate the parts of a source on a Ray cluster; yield the reports of the shards, in order.
 
     Connects to the cluster of ``RAY_ADDRESS``, or to one that runs on this machine, and else
@@ -53,7 +55,8 @@ def curate_on_ray(
         # Fixed now: a read that Ray does again must give what it gave, and not skip by then.
         read = partial(_read, done=finished_shards(work), limit=limit, records=records)
         rows = rows.map_batches(read, num_cpus=_READER_CPUS, **options)
-        rows = rows.map_batches(partial(_curate, work=work.absolute()), num_cpus=1, **options)
+        curate = partial(_curate, work=work.absolute(), needs=needs)
+        rows = rows.map_batches(curate, num_cpus=1, **options)
         for row in rows.iter_rows():
             found = pickle.loads(row["value"])
             if isinstance(found, SourceError):
@@ -76,10 +79,10 @@ def _read(
         yield pa.Table.from_pylist([_row(error)], _ROW)
 
 
-def _curate(batch: pa.Table, work: Path) -> pa.Table:
+def _curate(batch: pa.Table, work: Path, needs: Rules) -> pa.Table:
     found = pickle.loads(batch["value"][0].as_buffer())
     if not isinstance(found, SourceError):
-        found = curate_shard(work, found)
+        found = curate_shard(work, found, needs)
     return pa.Table.from_pylist([_row(found)], _ROW)
 
 

@@ -7,7 +7,7 @@ near-duplicates, and the file is written 65,536 items at a time.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,6 +26,7 @@ from shared.data.duplicates import (
     Sketches,
     band_keys,
     clusters,
+    components,
     signatures,
     title_keys,
 )
@@ -84,9 +85,11 @@ def order_items(folder: Path, names: list[str]) -> tuple[Order, int]:
 
 
 def cluster_items(
-    order: Order, *, workers: int | None = None, progress: bool = False
+    order: Order, *, titles: bool = True, workers: int | None = None, progress: bool = False
 ) -> np.ndarray:
     """Return for each item the place of the first of its near-duplicate cluster, shape (n,).
+
+    ``titles``: items with the same title belong together, too.
 
     Sketches are made a shard at a time, by worker processes, and kept on disk band by band.
     """
@@ -98,10 +101,29 @@ def cluster_items(
     made = run(step, ((name, rows) for name, rows, _ in shards), workers=workers)
     for _ in tqdm(made, desc="sketch", unit=" shards", total=len(shards), disable=not progress):
         pass
-    found = clusters(_sketches(order, shards), progress=progress)
+    sketches = _sketches(order, shards)
+    sketches.titles *= titles  # 0 is a title that tells nothing
+    found = clusters(sketches, progress=progress)
     with replacing(kept) as temporary, temporary.open("wb") as file:
         np.save(file, found)
     return found
+
+
+def with_groups(order: Order, firsts: np.ndarray, groups: Mapping[str, str]) -> np.ndarray:
+    """Return ``firsts`` with clusters joined that hold items of one group, by their ids.
+
+    An item that is not in ``groups`` (id -> name of its group) is in none.
+    """
+    named: dict[str, int] = {}
+    pairs = [
+        (named.setdefault(groups[item], at), at)
+        for at, item in enumerate(order.frame["id"])
+        if item in groups
+    ]
+    near = np.column_stack([firsts, np.arange(len(firsts))])
+    labels = components(len(firsts), np.vstack([near, np.array(pairs, int).reshape(-1, 2)]))
+    _, first, which = np.unique(labels, return_index=True, return_inverse=True)
+    return first[which]
 
 
 def _sketch_shard(folder: Path, task: tuple[str, np.ndarray]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from shared.data.curation import Report, curate
+from shared.data.curation import COURSE, Report, Rules, curate
 from shared.data.parsing import Block, Malformed, parse_lines, records_table
 from shared.data.schema import ITEM
 from shared.data.sources import first_lines
@@ -98,7 +98,7 @@ def _cut(part: int, blocks: Iterator[Block], records: int) -> Iterator[Shard]:
         yield shard
 
 
-def curate_shard(folder: Path, shard: Shard) -> ShardReport:
+def curate_shard(folder: Path, shard: Shard, needs: Rules = COURSE) -> ShardReport:
     """Curate a shard into ``folder`` (items, then the report), or return the report found there.
 
     Items are in the STORED schema, sorted by id. Safe to run twice, even at the same time.
@@ -107,7 +107,7 @@ def curate_shard(folder: Path, shard: Shard) -> ShardReport:
         return read_report(folder, shard.name)
     digest = xxhash.xxh3_128()
     with _no_garbage_collection():
-        items, report, malformed = curate_blocks(_hashed(shard.blocks, digest))
+        items, report, malformed = curate_blocks(_hashed(shard.blocks, digest), needs)
     found = ShardReport(shard.name, report.rows_in, report, malformed, digest.hexdigest())
     stored = _stored(items)
     _write(stored.select(_KEYS), _path(folder, shard.name, "keys"))
@@ -116,7 +116,9 @@ def curate_shard(folder: Path, shard: Shard) -> ShardReport:
     return found
 
 
-def curate_blocks(blocks: Iterable[Block]) -> tuple[pa.Table, Report, Malformed]:
+def curate_blocks(
+    blocks: Iterable[Block], needs: Rules = COURSE
+) -> tuple[pa.Table, Report, Malformed]:
     """Parse and curate blocks of JSON lines; malformed lines count as dropped records.
 
     Records without a price never become columns: half of a real shop has none, and no other
@@ -130,7 +132,7 @@ def curate_blocks(blocks: Iterable[Block]) -> tuple[pa.Table, Report, Malformed]
         priced = [record for record in records if record.get("price") is not None]
         tables.append(records_table(priced))
     priced = pa.concat_tables(tables)
-    items, report = curate(priced)
+    items, report = curate(priced, needs)
     without_price = rows - malformed.count - priced.num_rows
     for reason, count in (("malformed", malformed.count), ("no_price", without_price)):
         report.rows_in += count

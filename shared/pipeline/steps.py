@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from shared.data import sources
-from shared.data.curation import Report, assemble
+from shared.data.curation import COURSE, Report, Rules, assemble
 from shared.data.items import Items, open_items, price_mix
 from shared.data.parsing import Malformed, SourceError, SourceInterrupted, parse_block
 from shared.data.schema import SPLITS
@@ -49,6 +49,8 @@ def prepare(
     engine: str = "local",
     workers: int | None = None,
     shard_records: int = SHARD_RECORDS,
+    needs: Rules = COURSE,
+    groups: Mapping[str, str] | None = None,
 ) -> Items:
     """Curate a source into the folder ``out``, or open it if that very work is already there.
 
@@ -56,26 +58,30 @@ def prepare(
     records of any source. A source of more than two shards (of ``shard_records``) is curated by
     ``workers`` processes, by default one a core, or with ``engine="ray"`` on a cluster; the
     items are the same. Finished shards are kept in ``out/.work``: a run that was killed goes on
-    from there. Raises SourceError, and then leaves ``out`` as it was, but for the finished
-    shards of a stream that broke off.
+    from there. ``needs``: what a record must have. ``groups`` (id -> name): items of one group
+    go into one split, as near-duplicates do. Raises SourceError, and then leaves ``out`` as it
+    was, but for the finished shards of a stream that broke off.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine {engine!r} is not one of: {', '.join(ENGINES)}")
     out = Path(out)
-    request = _request(source, seed, size, amazon, limit)
+    request = _request(source, seed, size, amazon, limit) | _special(needs, groups)
     if found := _done(out, request):
         return found
     parts = sources.source_parts(source, size=size, seed=seed, amazon=amazon)
     with _work_folder(out, [request, shard_records]) as work:
         if found := _done(out, request):  # another process was at it, and we have waited for it
             return found
-        reports = _reports(parts, work, engine, workers, limit, shard_records)
+        reports = _reports(parts, work, engine, workers, limit, shard_records, needs)
         names, report, origin = _collect(reports, progress)
         order, duplicates = merge.order_items(work, names)
         report.drop("duplicate", duplicates)
         if not report.kept:
             raise SourceError(f"{source}: no record survived curation: {report.to_dict()}")
-        firsts = merge.cluster_items(order, workers=workers, progress=progress)
+        firsts = merge.cluster_items(
+            order, titles=needs.same_title, workers=workers, progress=progress
+        )
+        firsts = merge.with_groups(order, firsts, groups) if groups else firsts
         items = work / "items.parquet"
         written = merge.write_items(order, firsts, seed, items, progress=progress)
         facts = card.make_card(source, report, written, firsts)
@@ -145,17 +151,18 @@ def _parsed(
 
 
 def _reports(
-    parts: list, work: Path, engine: str, workers: int | None, limit: int | None, records: int
-) -> Iterator[ShardReport]:
+    parts: list, work: Path, engine: str, workers: int | None, limit: int | None, records: int,
+    needs: Rules,
+) -> Iterator[ShardReport]:  # fmt: skip
     """Curate every shard that is not finished, and yield the reports of all, in order."""
     if engine == "ray":
         from shared.pipeline.cluster_engine import curate_on_ray
 
-        return curate_on_ray(parts, work, limit=limit, records=records)
+        return curate_on_ray(parts, work, limit=limit, records=records, needs=needs)
     shards = source_shards(parts, limit=limit, records=records)
     done = finished_shards(work)
     tasks = (needed(shard, done) for shard in shards)
-    return run(partial(curate_shard, work), tasks, workers=workers)
+    return run(partial(curate_shard, work, needs=needs), tasks, workers=workers)
 
 
 def _collect(reports: Iterator[ShardReport], progress: bool) -> tuple[list[str], Report, dict]:
@@ -248,6 +255,15 @@ def _request(source: str, seed: int, size: int, amazon: str | None, limit: int |
         files = sources.source_files(source)
         described["source"] = Path(source).name
         described["files"] = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    return described
+
+
+def _special(needs: Rules, groups: Mapping[str, str] | None) -> dict:
+    """Describe what is not as in the course; nothing for the course's own items."""
+    described: dict = {} if needs == COURSE else {"needs": vars(needs)}
+    if groups:
+        text = json.dumps(sorted(groups.items()))
+        described["groups"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return described
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from shared.data import Product
 from shared.pricers.human import Answers, read_price
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     import gradio
 
 _KEYS = """(name) => {
-  const box = document.querySelector('#price input, #price textarea');
-  Object.assign(box, {inputMode: 'decimal', autocomplete: 'off'});
+  if (window.labelKeys) return name;  // a page with tabs comes here whenever this one is opened
+  window.labelKeys = true;
   document.addEventListener('keydown', (event) => {
     if (event.repeat || event.isComposing) return;  // a key held down is one answer, not twenty
+    if (!document.querySelector('#sheet')?.offsetParent) return;  // another tab is in front
     const press = (id) => { event.preventDefault(); document.querySelector(id).click(); };
     if (event.key === 'Escape') press('#skip');
     const z = event.key.toLowerCase() === 'z' || event.code === 'KeyZ';  // Option+Z types an omega
@@ -29,6 +30,7 @@ _KEYS = """(name) => {
 }"""
 _FOCUS = """() => {
   const box = document.querySelector('#price input, #price textarea');
+  if (box) Object.assign(box, {inputMode: 'decimal', autocomplete: 'off'});
   box?.focus();
   box?.select();
 }"""
@@ -116,33 +118,44 @@ def label_page(products: Sequence[Product], answers: Answers, rater: str = "me")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
-    session = Session(products, answers)
     with gr.Blocks(title="What does it cost?", analytics_enabled=False) as page:
-        with gr.Column(elem_id="sheet"):
-            with gr.Row(elem_classes="head"):
-                progress = gr.HTML(padding=False, scale=2, min_width=120)
-                name = gr.Textbox(rater, label="Your name", max_lines=1, scale=1, min_width=120,
-                                  elem_id="rater")  # fmt: skip
-            card = gr.HTML(padding=False)
-            price = gr.Textbox(label="Your guess for a new one, in US dollars", max_lines=1,
-                               elem_id="price", placeholder="24.99")  # fmt: skip
-            said = gr.HTML(padding=False)
-            with gr.Row(equal_height=True):
-                keep = gr.Button("Keep (Enter)", variant="primary", elem_id="keep", min_width=90)
-                skip = gr.Button("Skip (Esc)", elem_id="skip", min_width=90)
-                undo = gr.Button("Take back (Alt+Z)", elem_id="undo", min_width=90)
-        # The browser holds it, not the server: it names what was on the screen, restart or not.
-        ticket = gr.JSON(visible=False)
-        shown = [progress, card, said, ticket, price]
-        handle = _handlers(session)
-        page.load(handle["show"], name, shown, js=_KEYS).then(None, js=_FOCUS)
-        for event in (name.submit, name.blur):
-            event(handle["rename"], [name, ticket], shown)
-        for event in (price.submit, keep.click):
-            event(handle["keep"], [name, ticket, price], shown).then(None, js=_FOCUS)
-        skip.click(handle["skip"], [name, ticket], shown).then(None, js=_FOCUS)
-        undo.click(handle["undo"], name, shown).then(None, js=_FOCUS)
+        label_sheet(products, answers, rater, page.load)
     return page
+
+
+def label_sheet(
+    products: Sequence[Product], answers: Answers, rater: str, opened: Callable[..., Any]
+) -> None:
+    """Lay out the page's content where gradio is building one, such as in a tab.
+
+    ``opened`` is the event that shows it: ``page.load``, or ``tab.select``.
+    """
+    import gradio as gr
+
+    handle = _handlers(Session(products, answers))
+    with gr.Column(elem_id="sheet"):
+        with gr.Row(elem_classes="head"):
+            progress = gr.HTML(padding=False, scale=2, min_width=120)
+            name = gr.Textbox(rater, label="Your name", max_lines=1, scale=1, min_width=120,
+                              elem_id="rater")  # fmt: skip
+        card = gr.HTML(padding=False)
+        price = gr.Textbox(label="Your guess for a new one, in US dollars", max_lines=1,
+                           elem_id="price", placeholder="24.99")  # fmt: skip
+        said = gr.HTML(padding=False)
+        with gr.Row(equal_height=True):
+            keep = gr.Button("Keep (Enter)", variant="primary", elem_id="keep", min_width=90)
+            skip = gr.Button("Skip (Esc)", elem_id="skip", min_width=90)
+            undo = gr.Button("Take back (Alt+Z)", elem_id="undo", min_width=90)
+    # The browser holds it, not the server: it names what was on the screen, restart or not.
+    ticket = gr.JSON(visible=False)
+    shown = [progress, card, said, ticket, price]
+    opened(handle["show"], name, shown, js=_KEYS).then(None, js=_FOCUS)
+    for event in (name.submit, name.blur):
+        event(handle["rename"], [name, ticket], shown)
+    for event in (price.submit, keep.click):
+        event(handle["keep"], [name, ticket, price], shown).then(None, js=_FOCUS)
+    skip.click(handle["skip"], [name, ticket], shown).then(None, js=_FOCUS)
+    undo.click(handle["undo"], name, shown).then(None, js=_FOCUS)
 
 
 def _handlers(session: Session) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,12 @@ from shared.evaluation.predictions import with_label
 from shared.evaluation.store import load
 from shared.reports import columns as c
 from shared.reports.page import to_html
+from shared.reports.tables import aligned, escaped, pipes
 
 __all__ = ["Leaderboard", "collect", "to_console", "to_html", "to_markdown"]
+
+WORDS = ("pricer", "against best")
+"""Titles of the columns that are words; all others are numbers."""
 
 
 class Leaderboard(list[dict[str, Any]]):
@@ -57,12 +60,12 @@ def collect(results_dir: str | Path) -> Leaderboard:
 def to_console(rows: Iterable[dict[str, Any]]) -> str:
     """Return the leaderboard, or rows of ``score``, as plain text: one table an item set."""
     blocks = [
-        f"{c.heading(group)}\n\n{_aligned(*_cells(group))}" for group in c.groups(rows).values()
+        f"{c.heading(group)}\n\n{aligned(*_cells(group))}" for group in c.groups(rows).values()
     ]
     blocks = blocks or ["No finished results yet."]
     blocks += _unfinished_notes(rows)
     if isinstance(rows, Leaderboard):
-        blocks += _reported_blocks("", _aligned)
+        blocks += _reported_blocks("", aligned)
     return "\n\n".join(blocks)
 
 
@@ -70,10 +73,10 @@ def to_markdown(rows: Iterable[dict[str, Any]]) -> str:
     """Return the leaderboard as Markdown: one table an item set, then the reported figures."""
     blocks = []
     for group in c.groups(rows).values():
-        blocks += [f"### {_escape(c.heading(group))}", _pipes(*_cells(group))]
+        blocks += [f"### {escaped(c.heading(group))}", pipes(*_cells(group))]
     blocks = blocks or ["No finished results yet."]
-    blocks += [_escape(note) for note in _unfinished_notes(rows)]
-    blocks += [_escape(c.HOW_TO_READ), *_reported_blocks("### ", _pipes)]
+    blocks += [escaped(note) for note in _unfinished_notes(rows)]
+    blocks += [escaped(c.HOW_TO_READ), *_reported_blocks("### ", pipes)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -126,42 +129,15 @@ def _unfinished_notes(rows: Iterable[dict]) -> list[str]:
     return [f"Left out because unfinished: {'; '.join(unfinished)}."] if unfinished else []
 
 
-def _cells(group: list[c.Row]) -> tuple[list[str], list[list[str]]]:
+def _cells(group: list[c.Row]) -> tuple[list[str], list[list[str]], tuple[str, ...]]:
     wanted = c.columns(group)
-    return [w.title for w in wanted], [[w.text(row) for w in wanted] for row in group]
+    return [w.title for w in wanted], [[w.text(row) for w in wanted] for row in group], WORDS
 
 
-def _reported_blocks(level: str, table: Callable[[list[str], list[list[str]]], str]) -> list[str]:
+def _reported_blocks(level: str, table: Callable[..., str]) -> list[str]:
     blocks = [f"{level}Reported", c.NOT_COMPARABLE]
     for one in c.reported():
         cells = [[f"{row['pricer']} (reported)", c.reported_error(row)] for row in one["results"]]
         blocks += [f"{one['title']}. Source: {one['source']}."]
-        blocks += [table(["pricer", "error, dollars"], cells)]
+        blocks += [table(["pricer", "error, dollars"], cells, WORDS)]
     return blocks
-
-
-def _aligned(titles: list[str], cells: list[list[str]]) -> str:
-    table = [titles, *([" ".join(text.split()) for text in row] for row in cells)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(
-            text.ljust(w) if title in _LEFT else text.rjust(w)
-            for text, w, title in zip(row, widths, titles, strict=True)
-        ).rstrip()
-        for row in table
-    ]
-    return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
-
-
-_LEFT = ("pricer", "against best")
-
-
-def _pipes(titles: list[str], cells: list[list[str]]) -> str:
-    rule = [":--" if title in _LEFT else "--:" for title in titles]
-    lines = [titles, rule, *([_escape(text) for text in row] for row in cells)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    """Keep a name from being read as Markdown, HTML or mathematics."""
-    return re.sub(r"([\\`*_|<>$\[\]#])", r"\\\1", " ".join(text.split()))

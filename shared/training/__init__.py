@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from shared.lazy import lazy
 
 _FROM = {
     "TINY": "pretraining.making",
@@ -23,9 +22,5 @@ _FROM = {
 }
 __all__ = list(_FROM)
 
-
-def __getattr__(name: str) -> Any:
-    """Import a part when it is asked for: torch alone takes seconds."""
-    if name not in _FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"shared.{_FROM[name]}"), name)
+# Import a part when it is asked for: torch alone takes seconds.
+__getattr__ = lazy(__name__, _FROM)

@@ -6,42 +6,37 @@ encoder of BERT's kind learns here, teaches smaller ones, is pruned, kept in eig
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from shared.lazy import lazy
 
 _FROM = {
-    "HASHED": "hashed",
-    "SMALLEST": "hashed",
-    "NARROW": "classifying",
-    "TEACHER": "classifying",
-    "SHIPPED": "exported",
-    "BagOfWords": "words",
-    "ExportedClassifier": "exported",
-    "ExportedHashed": "exported",
-    "HashedClassifier": "hashed",
-    "Measured": "measuring",
-    "accuracy_chart": "charts",
-    "categories_of": "labels",
-    "examples": "labels",
-    "export_classifier": "exporting",
-    "hub_classifier": "classifying",
-    "measure_classifiers": "measuring",
-    "new_classifier": "classifying",
-    "new_hashed": "hashed",
-    "open_classifier": "exported",
-    "pretrain": "contrastive",
-    "recorded": "measuring",
-    "save_classifier": "exporting",
-    "table_of": "measuring",
-    "teach_classifier": "classifying",
-    "teach_hashed": "hashed",
-    "without_neurons": "classifying",
+    "HASHED": "understanding.hashed",
+    "SMALLEST": "understanding.hashed",
+    "NARROW": "understanding.classifying",
+    "TEACHER": "understanding.classifying",
+    "SHIPPED": "understanding.exported",
+    "BagOfWords": "understanding.words",
+    "ExportedClassifier": "understanding.exported",
+    "ExportedHashed": "understanding.exported",
+    "HashedClassifier": "understanding.hashed",
+    "Measured": "understanding.measuring",
+    "accuracy_chart": "understanding.charts",
+    "categories_of": "understanding.labels",
+    "examples": "understanding.labels",
+    "export_classifier": "understanding.exporting",
+    "hub_classifier": "understanding.classifying",
+    "measure_classifiers": "understanding.measuring",
+    "new_classifier": "understanding.classifying",
+    "new_hashed": "understanding.hashed",
+    "open_classifier": "understanding.exported",
+    "pretrain": "understanding.contrastive",
+    "recorded": "understanding.measuring",
+    "save_classifier": "understanding.exporting",
+    "table_of": "understanding.measuring",
+    "teach_classifier": "understanding.classifying",
+    "teach_hashed": "understanding.hashed",
+    "without_neurons": "understanding.classifying",
 }
 __all__ = list(_FROM)
 
-
-def __getattr__(name: str) -> Any:
-    """Import a part when it is asked for: a classifier is to be opened without PyTorch."""
-    if name not in _FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"shared.understanding.{_FROM[name]}"), name)
+# Import a part when it is asked for: a classifier is to be opened without PyTorch.
+__getattr__ = lazy(__name__, _FROM)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shared.course.options import Seed, app, settings_for
+from shared.commands.options import Seed, app, settings_for
 
 # Heavy libraries are imported inside the command: `--help` must not wait for them.
 
@@ -79,6 +79,7 @@ def _serve(asked: list, answers, rater: str, port: int | None, browser: bool) ->
     page.launch(
         server_name="127.0.0.1", server_port=port, inbrowser=browser, share=False, quiet=True,
         prevent_thread_lock=True, footer_links=[], ssr_mode=False,
+        state_session_capacity=50,  # gradio would keep what it knows of 10,000 tabs
     )  # fmt: skip
     print(f"The page: {page.local_url}", flush=True)
     page.block_thread()

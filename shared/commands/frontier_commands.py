@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from shared.course.options import SOURCES, AsJson, Profile, Seed, app, settings_for
-from shared.course.printing import print_json, print_priced
+from shared.commands.options import SOURCES, AsJson, Profile, Seed, app, settings_for
+from shared.commands.printing import print_json, print_priced
 
 TECHNIQUES = ("zero-shot", "multi-shot", "similar", "chain", "tools", "self-consistency")
 

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from shared.course.options import SOURCES, AsJson, Profile, Seed, app, settings_for
-from shared.course.printing import print_json, print_manifest
+from shared.commands.options import SOURCES, AsJson, Profile, Seed, app, settings_for
+from shared.commands.printing import print_json, print_manifest
 
 # Heavy libraries are imported inside the commands: `--help` must not wait for them.
 

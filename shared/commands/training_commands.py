@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from shared.course.options import AsJson, Seed, app, settings_for
-from shared.course.printing import print_json
+from shared.commands.options import AsJson, Seed, app, settings_for
+from shared.commands.printing import print_json
 
 
 @app.command()

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from shared.course.options import AsJson, Profile, Seed, Source, app, settings_for
-from shared.course.printing import print_json
+from shared.commands.options import AsJson, Profile, Seed, Source, app, settings_for
+from shared.commands.printing import print_json
 from shared.settings import repository_root
 
 # Heavy libraries are imported inside the commands: `--help` must not wait for them.

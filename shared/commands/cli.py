@@ -13,15 +13,21 @@ from typing import Annotated
 
 import typer
 
-from shared.course import (  # noqa: F401  they register with app
+from shared.commands import (  # noqa: F401  they register with app
+    app_command,
+    deals_command,
     frontier_commands,
     label_command,
     lesson_commands,
+    new_command,
     pricing_commands,
     product_commands,
+    release_commands,
+    serve_command,
     training_commands,
+    watch_command,
 )
-from shared.course.options import app
+from shared.commands.options import app
 
 # click's own base of all "you typed it wrong" errors; typer carries a private copy of click.
 UsageError = typer.BadParameter.__bases__[0]
