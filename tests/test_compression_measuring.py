@@ -82,7 +82,7 @@ def test_a_process_that_fails_says_why(made, tmp_path):
 
 
 def test_every_kind_can_be_opened(openings, made):
-    assert set(OPENERS) == {"student", "language model", "tuned", "fitted"}
+    assert set(OPENERS) == {"student", "language model", "tuned", "fitted", "scaled"}
     tuned = open_pricer("tuned", TUNED)
     assert np.isfinite(tuned.price(products(made.table("test").slice(0, 2))).price).all()
 

@@ -6,31 +6,26 @@ bits of each number (quantisation); then ONNX Runtime prices with it, without Py
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from shared.lazy import lazy
 
 _FROM = {
-    "PRESETS": "student",
-    "OnnxLanguagePricer": "exported_text",
-    "Opening": "measuring",
-    "Plan": "network",
-    "Student": "student",
-    "StudentPricer": "exported",
-    "distil": "student",
-    "export_language_model": "language_model",
-    "export_student": "exporting",
-    "measure": "measuring",
-    "prepare": "lessons",
-    "size_chart": "charts",
-    "sweep": "pruning",
-    "to_markdown": "measuring",
-    "unpriced": "lessons",
+    "PRESETS": "compression.student",
+    "OnnxLanguagePricer": "compression.exported_text",
+    "Opening": "compression.measuring",
+    "Plan": "compression.network",
+    "Student": "compression.student",
+    "StudentPricer": "compression.exported",
+    "distil": "compression.student",
+    "export_language_model": "compression.language_model",
+    "export_student": "compression.exporting",
+    "measure": "compression.measuring",
+    "prepare": "compression.lessons",
+    "size_chart": "compression.charts",
+    "sweep": "compression.pruning",
+    "to_markdown": "compression.measuring",
+    "unpriced": "compression.lessons",
 }
 __all__ = list(_FROM)
 
-
-def __getattr__(name: str) -> Any:
-    """Import a part when it is asked for: an exported model is to be opened without PyTorch."""
-    if name not in _FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"shared.compression.{_FROM[name]}"), name)
+# Import a part when it is asked for: an exported model is to be opened without PyTorch.
+__getattr__ = lazy(__name__, _FROM)

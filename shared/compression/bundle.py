@@ -53,5 +53,4 @@ def open_bundle(folder: Path, threads: int = 1) -> EnsemblePricer:
             raise ExportError(f"{path}: names {place!r}, which is outside of this folder")
     ensemble = open_ensemble(Path(folder) / ENSEMBLE)
     pricers = [open_pricer(kind, Path(folder) / place, threads) for kind, place in places.values()]
-    # Where it was opened does not change what a member says.
     return EnsemblePricer(ensemble, pricers, time_limit=None)

@@ -24,6 +24,7 @@ from shared.compression.probe import SINGLE, open_pricer
 from shared.data.storage import write_parquet
 from shared.evaluation import Comparison, Evaluation, compare, evaluate
 from shared.evaluation.compare import p_text
+from shared.reports.tables import pipes
 
 MIB = 2**20
 SAMPLED_EVERY = 0.005
@@ -169,8 +170,8 @@ def to_markdown(rows: Sequence[Measured]) -> str:
 
 def as_table(cells: Sequence[dict[str, str]]) -> str:
     """Return rows, each from the names of the columns to texts, as a table in Markdown."""
-    lines = [list(cells[0]), ["---"] * len(cells[0]), *(list(one.values()) for one in cells)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    titles = list(cells[0])
+    return pipes(titles, [list(one.values()) for one in cells], titles[:1])
 
 
 def _cells(row: Measured) -> dict[str, str]:

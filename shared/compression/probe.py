@@ -19,8 +19,10 @@ OPENERS = {
     "language model": ("compression.exported_text", "OnnxLanguagePricer"),
     "tuned": ("open_models.pricer", "tuned_pricer"),
     "fitted": ("pricers", "load_pricer"),
+    "scaled": ("compression.scaled", "open_scaled"),
 }
-"""Kinds of folders that can be opened: exported ones, a tuned model, a fitted pricer."""
+"""Kinds of folders that can be opened: exported ones, a tuned model, a fitted pricer, and any of
+them that answers in another unit."""
 
 SINGLE, WARM_UP = 200, 5
 """Products that are priced one by one, and before these, unmeasured."""

@@ -45,8 +45,14 @@ from shared.compression import (
 from shared.compression.bundle import bundle, open_bundle
 from shared.compression.recorded import EXPECTED, FILE, SHIPPED
 from shared.data import products
-from shared.data.storage import file_hash, fingerprint, replacing_folder, versions, write_json
-from shared.data.storage import write_parquet as write_table
+from shared.data.storage import (
+    file_hash,
+    fingerprint,
+    replacing_folder,
+    versions,
+    write_json,
+    write_parquet,
+)
 from shared.ensembles import fit_ensemble
 from shared.evaluation import evaluate
 from shared.open_models.adapters import ADAPTER, TUNED
@@ -108,7 +114,7 @@ class Run:
         """Return texts without a price, apart from what is evaluated on."""
         path = self.work / "texts.parquet"
         if not path.exists():
-            write_table(self.timed("texts", self._texts), path)
+            write_parquet(self.timed("texts", self._texts), path)
         return pq.read_table(path)
 
     def _texts(self) -> pa.Table:
