@@ -87,6 +87,8 @@ def refusal(vendor: str, error: BadRequest, retry_after: float | None = None) ->
 class Desk(Faults):
     """Answers requests of both vendors: all that the server knows, and no sockets."""
 
+    gullible = False
+
     def __init__(self, seed: int, speed: float) -> None:
         super().__init__(seed)
         self.seed, self.batch_expires = seed, False
@@ -113,7 +115,7 @@ class Desk(Faults):
 
     def _made(self, path: str, body: dict, fault: Fault | None) -> dict:
         def think(ask: Ask) -> Reply:
-            reply = answer(ask, self.seed, self.jobs.tuned(ask.model))
+            reply = answer(ask, self.seed, self.jobs.tuned(ask.model), self.gullible)
             return fault.spoil(reply) if fault else reply
 
         if path == "/v1/messages":

@@ -28,6 +28,7 @@ class StandIn(Desk):
 
     ``latency``: seconds before each generation answer; ``speed``: batches and jobs take a second
     divided by it. ``port`` 0 takes a free one. The same seed gives the same answers and faults.
+    ``gullible``: as a planner it obeys orders that it finds in the results of tools.
     ``faults`` is what the next generation requests meet, in order, and used up; ``fault_rate``
     (kind -> share) holds for all others, and for lines of batches; ``batch_expires``: batches
     made from now on expire when half of them is done. ``calls`` lists the generation requests
@@ -36,10 +37,11 @@ class StandIn(Desk):
     """
 
     def __init__(
-        self, latency: float = 0.0, seed: int = 42, speed: float = 1.0, port: int = 0
-    ) -> None:
+        self, latency: float = 0.0, seed: int = 42, speed: float = 1.0, port: int = 0,
+        gullible: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(seed, speed)
-        self.latency, self._port = latency, port
+        self.latency, self._port, self.gullible = latency, port, gullible
         self.calls: list[dict] = []
         self.most_at_once = self._at_once = 0
         self.stopping = threading.Event()
