@@ -26,8 +26,9 @@ def ray_cluster():
     pytest.importorskip("ray.data", reason="the extra [cluster] is not installed")
     from ray.cluster_utils import Cluster
 
-    small = {"object_store_memory": 200 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
+    small = {"object_store_memory": 200 * 2**20, "include_dashboard": False}
+    head = {"num_cpus": 0, "dashboard_agent_listen_port": 0}  # or two clusters want one port
+    cluster = Cluster(initialize_head=True, head_node_args=small | head)
     nodes = [cluster.add_node(num_cpus=2, **small) for _ in range(2)]
     os.environ["RAY_ADDRESS"] = cluster.address
     yield cluster, nodes

@@ -33,7 +33,7 @@ CLUSTER = {
     canonicalize_name(Requirement(line).name)
     for line in PROJECT["optional-dependencies"]["cluster"]
 }
-"""What only `curate --engine ray` imports, and only when it is asked for."""
+"""What only a Ray cluster needs, and what is imported only when one is asked for."""
 PLATFORMS = ("linux", "windows", "macos")
 PYTHONS = ("3.11", "3.12", "3.13")
 OFFLINE = ("error sending request", "dns error", "failed to fetch", "connection", "network")
