@@ -32,7 +32,7 @@ format: $(READY)  ## let ruff lay out the code (for authors; lessons are laid ou
 lab: $(READY)  ## open JupyterLab at the course's front page
 	JUPYTER_CONFIG_PATH=$(CURDIR)/.jupyter $(BIN)/jupyter lab --LabApp.default_url=/lab/tree/README.md
 
-bench: $(READY)  ## speed, size and errors, from curation to the smallest student (hours)   [SOURCE=records.jsonl.gz WRITE=1 SIZES=50000,…]
+bench: $(READY)  ## speed, size and errors, from curation to the service under load (hours)   [SOURCE=records.jsonl.gz WRITE=1 SIZES=50000,…]
 	$(BIN)/python tests/benchmarks/curation.py $(SOURCE) $(if $(SIZES),--sizes $(SIZES)) $(if $(WRITE),--write)
 	$(BIN)/python tests/benchmarks/ladder.py $(SOURCE) $(if $(WRITE),--write)
 	$(BIN)/python tests/benchmarks/frontier.py $(if $(WRITE),--write)
@@ -41,6 +41,7 @@ bench: $(READY)  ## speed, size and errors, from curation to the smallest studen
 	$(BIN)/python tests/benchmarks/retrieval_open_model.py $(if $(WRITE),--write)
 	$(BIN)/python tests/benchmarks/compression.py $(if $(WRITE),--write)
 	$(BIN)/python tests/benchmarks/understanding.py $(if $(WRITE),--write)
+	$(BIN)/python tests/benchmarks/serving.py $(if $(WRITE),--write)
 	@$(if $(WRITE),$(BIN)/python tests/benchmarks/report.py)
 
 notebooks: $(READY)  ## execute the lessons in place and record what the run took (for authors)

@@ -9,6 +9,8 @@ import json
 import re
 from pathlib import Path
 
+from shared.operating import batching_table
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).parent / "results"
 SHARED = ROOT / "shared"
@@ -27,6 +29,7 @@ def with_figures(readme: str, results: Path = RESULTS) -> str:
         retrieval(_read(SHARED / "retrieval" / "recorded" / "benchmark.json")),
         compression(_read(SHARED / "compression" / "recorded" / "compression.json")),
         understanding(_read(SHARED / "understanding" / "recorded" / "understanding.json")),
+        serving(_read(SHARED / "operating" / "recorded" / "serving.json")),
     ]
     text = "\n" + "\n".join(parts) + "\n"
     return _BLOCK.sub(lambda block: block[1] + text + block[2], readme)
@@ -146,6 +149,25 @@ def understanding(found: dict) -> str:
         f"products; {best['name']} of {best['accuracy']:.1%}, and is {best['smaller']:,.0f} times "
         f"smaller and {best['faster']:,.0f} times faster. Measured {found['date']}.\n"
     )
+
+
+def serving(found: dict) -> str:
+    """Return what batches bring the service, and what a soak and kills lost."""
+    soak, killed = found["soak"], found["killed"]
+    lines = [f"Serving, on {found['machine']['cores']} cores, the load included:", ""]
+    lines += [batching_table(found["batching"]), ""]
+    load, hit = soak["load"], killed["load"]
+    note = (
+        f"Times in milliseconds; p95 at {found['share']:.0%} of what each size can do itself, and "
+        f"all at {found['share']:.0%} of what one by one can do. A soak of "
+        f"{load['seconds'] / 60:.0f} minutes at {load['rate']:.0f} requests a second: "
+        f"{load['answered']:,} answered, {load['refused']:,} refused (503, 429), {load['lost']} "
+        f"lost, {load['wrong']} wrong, memory from "
+        f"{soak['megabytes_first']:.0f} to {soak['megabytes_last']:.0f} MB. kill -9 of a worker "
+        f"under load, {killed['kills']} times: {hit['answered']:,} answered, {hit['lost']} lost, "
+        f"{hit['wrong']} wrong. Measured {found['date']}."
+    )
+    return "\n".join([*lines, note, ""])
 
 
 def _read(path: Path) -> dict:
