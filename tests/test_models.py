@@ -24,7 +24,9 @@ from shared.frontier.models import (
 
 CHECKED = date(2026, 11, 21)
 NEVER = date(2030, 1, 1)
-LOCAL = {"meta-llama/Llama-3.1-8B-Instruct", "llama3.2", "Qwen/Qwen3-4B-Instruct-2507"}
+LOCAL = {
+    "meta-llama/Llama-3.1-8B-Instruct", "llama3.2", "Qwen/Qwen3-4B-Instruct-2507", "price-service"
+}  # fmt: skip
 FINE_TUNE = "ft:gpt-4o-mini-2024-07-18:my-shop:pricer:Ab12Cd"
 
 

@@ -34,6 +34,8 @@ CLUSTER = {
     for line in PROJECT["optional-dependencies"]["cluster"]
 }
 """What only a Ray cluster needs, and what is imported only when one is asked for."""
+ACCOUNT = {"modal"}
+"""What only its vendor's account makes use of; the file that imports it says how to install it."""
 PLATFORMS = ("linux", "windows", "macos")
 PYTHONS = ("3.11", "3.12", "3.13")
 OFFLINE = ("error sending request", "dns error", "failed to fetch", "connection", "network")
@@ -186,14 +188,14 @@ def _imported() -> dict[str, str]:
 
 def test_everything_imported_is_required() -> None:
     """Incident: a package came along with another one, until that one stopped needing it."""
-    known = set(requirements()) | CLUSTER
+    known = set(requirements()) | CLUSTER | ACCOUNT
     missing = {n: place for n, place in _imported().items() if n not in known}
     assert not missing, f"imported, but not in requirements.txt: {missing}"
 
 
 def test_everything_imported_is_on_colab_or_installed_there() -> None:
     """Incident: a lesson imported a package that only local set-ups have."""
-    there = set(pins(VERSIONS)) | {canonicalize_name(r.name) for r in EXTRA} | CLUSTER
+    there = set(pins(VERSIONS)) | {canonicalize_name(r.name) for r in EXTRA} | CLUSTER | ACCOUNT
     missing = {n: place for n, place in _imported().items() if n not in there}
     assert not missing, f"ModuleNotFoundError on Colab (add it to the extra `colab`): {missing}"
 

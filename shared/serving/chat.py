@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from shared.mind.conversation import count_tokens
 from shared.prompts import QUESTION, answer
@@ -72,7 +72,7 @@ class StreamOptions(BaseModel):
     """What comes with a stream."""
 
     model_config = _OPEN
-    include_usage: bool | None = None
+    include_usage: StrictBool | None = None
 
 
 class ChatRequest(BaseModel):
@@ -87,9 +87,9 @@ class ChatRequest(BaseModel):
     model: Name
     messages: Messages
     response_format: dict[str, Any] | None = None
-    stream: bool | None = None
+    stream: StrictBool | None = None
     stream_options: StreamOptions | None = None
-    n: int | None = None
+    n: StrictInt | None = None
     tool_choice: str | dict[str, Any] | None = None
 
 
@@ -102,7 +102,7 @@ class ResponsesRequest(BaseModel):
     model: Name
     input: Annotated[str, Field(max_length=LONGEST_TEXT)] | Messages
     text: dict[str, Any] | None = None
-    stream: bool | None = None
+    stream: StrictBool | None = None
     tool_choice: str | dict[str, Any] | None = None
 
 
