@@ -26,6 +26,7 @@ from shared.data import Product
 from shared.evaluation import Estimates
 from shared.operating import PriceClient, ServedPricer, in_thread
 from shared.operating.client import ServiceError, record_of
+from shared.operating.running import end_when_unwell
 from shared.operating.started import ServerError
 from shared.pipeline import read_products
 from shared.releases.shadow import VersionedEstimates
@@ -396,6 +397,23 @@ def test_a_hanging_pricer_gets_a_reason_and_three_hangs_are_unhealthy():
         assert ask(url, path="/health", method="GET")[0] == 503
         assert ask(url, path="/ready", method="GET")[0] == 503
         assert refused(url, {"products": [KETTLE]})[0] == 503
+        fake.gate.set()
+
+
+def test_a_worker_whose_model_hangs_asks_to_be_replaced():
+    """Incident: it answered 503 until somebody restarted the service, and its supervisor slept."""
+    fake, ended = Fake(), threading.Event()
+    app = create_app(
+        lambda: fake, "v1", limits=Limits(patience=0.1), log=lambda line: None,
+        started=lambda service: setattr(service, "watched", end_when_unwell(service, ended.set)),
+    )  # fmt: skip
+    with in_thread(app) as url:
+        PriceClient(url).price([KETTLE])
+        assert not ended.is_set()
+        fake.gate.clear()
+        PriceClient(url).price([KETTLE])
+        PriceClient(url).price([KETTLE, KETTLE])
+        assert ended.wait(30)
         fake.gate.set()
 
 

@@ -180,6 +180,9 @@ def test_what_has_no_price_is_a_refusal_with_its_reason():
 @pytest.mark.parametrize(
     ("more", "words"),
     [
+        ({"stream": 0.0}, "stream must be true or false"),
+        ({"stream_options": {"include_usage": "no"}}, "include_usage must be true or false"),
+        ({"n": "1"}, "n must be a whole number"),
         ({"messages": []}, "messages is empty"),
         ({"messages": [{"role": "user", "content": "How much does this cost, in US dollars?"}]},
          "none of them says"),

@@ -18,7 +18,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,18 @@ def worker_app() -> FastAPI:
     """Return the app of one of several workers, as the environment describes it."""
     end_with_parent()
     plan = Plan.from_json(os.environ[PLAN])
-    return _app(plan, plan.opened(), wait_until_warm=True)
+    return _app(plan, plan.opened(), started=_worker_started, wait_until_warm=True)
+
+
+def end_when_unwell(service: Service, end: Callable[[], Any]) -> asyncio.Task:
+    """Call ``end`` once the service's model hangs for good: its supervisor starts a new worker."""
+
+    async def watch() -> None:
+        while service.healthy:
+            await asyncio.sleep(1)
+        end()
+
+    return asyncio.get_running_loop().create_task(watch())
 
 
 def end_with_parent() -> None:
@@ -167,6 +178,12 @@ def _observe(plan: Plan, served: Served) -> Observe | None:
     return observer(served, Path(plan.observations)) if plan.observations else None
 
 
+def _worker_started(service: Service) -> None:
+    _stop_gently(service)
+    stop = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
+    service.watched = end_when_unwell(service, stop)  # a task that nobody holds may be collected
+
+
 def _app(plan: Plan, served: Served, **more: Any) -> FastAPI:
     limits = plan.limits
     if limits.rate:  # each worker sees its share of the requests
@@ -174,8 +191,8 @@ def _app(plan: Plan, served: Served, **more: Any) -> FastAPI:
     return create_app(
         served.pricer, served.version, limits=limits, router=served.router,
         keys=read_keys(Path(plan.keys_file) if plan.keys_file else None),
-        observe=_observe(plan, served), log_texts=plan.log_texts, started=_stop_gently,
-        **more,
+        observe=_observe(plan, served), log_texts=plan.log_texts,
+        **{"started": _stop_gently} | more,
     )  # fmt: skip
 
 
