@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import urllib.request
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ import pytest
 from shared.compression.recorded import shipped
 from shared.data import Product, products
 from shared.evaluation import Estimates
-from shared.operating import open_served
+from shared.operating import PriceClient, in_thread, open_served
 from shared.releases import Plan, Registry, ReleaseError, Rollout, chances
 from shared.releases.guard import BAD, FINE, Guard
 from shared.releases.release import Release
 from shared.releases.sequential import GO_ON, PROMOTE, ROLL_BACK, look
+from shared.serving import create_app
 from shared.watching import item_key
 from tests.test_releases import ITEMS, items
 
@@ -305,6 +307,19 @@ def test_a_service_that_starts_after_a_promotion_by_hand_serves_that_version(reg
     served = open_served(registry=registry.folder)
     assert (served.version, served.router) == ("v3", None)
     assert registry.history()[-1]["what"] == "canary given up"
+
+
+def test_a_service_says_which_version_it_serves_after_a_promotion(registry, doubles):
+    """Incident: /ready named the version that the process had begun with, for ever."""
+    rollout = Rollout(registry, "v2", share=1.0)
+    app = create_app(registry.current().open(), "v1", router=rollout, log=lambda line: None)
+    with in_thread(app) as url:
+        PriceClient(url).price([{"title": "A kettle"}])
+        for version in ("v1", "v2"):
+            with urllib.request.urlopen(f"{url}/ready", timeout=20) as response:
+                assert json.load(response)["model"] == version
+            registry.promote("v2", "by hand")
+            rollout.look({})
 
 
 def test_a_canary_answers_in_the_unit_of_its_versions(registry, doubles):

@@ -20,11 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.compression import StudentPricer
+from shared.compression import Opening, StudentPricer
 from shared.compression.recorded import shipped
+from shared.compression.scaled import write_scaled
 from shared.data import Product
 from shared.evaluation import Estimates
-from shared.operating import PriceClient, ServedPricer, in_thread
+from shared.operating import PriceClient, ServedPricer, in_thread, open_served
 from shared.operating.client import ServiceError, record_of
 from shared.operating.running import end_when_unwell
 from shared.operating.started import ServerError
@@ -398,6 +399,22 @@ def test_a_hanging_pricer_gets_a_reason_and_three_hangs_are_unhealthy():
         assert ask(url, path="/ready", method="GET")[0] == 503
         assert refused(url, {"products": [KETTLE]})[0] == 503
         fake.gate.set()
+
+
+def test_a_scaled_model_is_served_in_its_unit_and_has_a_version_of_its_own(tmp_path):
+    """Incident: `serve` did not know what a project of one's own had released."""
+    served = []
+    for student in ("small", "smallest"):
+        place = tmp_path / student / "rents"
+        place.parent.mkdir()
+        model = Opening("student", shipped(student))
+        served.append(open_served(write_scaled(model, place, 10.0, "EUR a month")))
+    with local(served[0].pricer) as url:
+        found = PriceClient(url).price([KETTLE])[0]
+    assert found["currency"] == "EUR a month"
+    alone = StudentPricer(shipped("small")).price(products_of([KETTLE])).price[0]
+    assert found["price"] == pytest.approx(10 * alone, abs=0.01)
+    assert len({one.version for one in served}) == 2
 
 
 def test_a_worker_whose_model_hangs_asks_to_be_replaced():

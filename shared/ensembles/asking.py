@@ -25,8 +25,9 @@ from shared.evaluation.protocol import Estimates
 class Answer:
     """What a member said about n products: ``estimates``, or why it is ``left_out``.
 
-    Left out as a whole, it has n failed estimates with that reason. ``seconds`` is the time from
-    the question to the answer, or to giving up.
+    Left out as a whole, it has n failed estimates. Their reason is ``left_out``; of several
+    products only the kind of error, since its message may quote one of them to whoever asked for
+    another. ``seconds`` is the time from the question to the answer, or to giving up.
     """
 
     name: str
@@ -100,7 +101,8 @@ class Asked:
                 call.set_exception(error)
 
     def _left_out(self, why: str, seconds: float, n: int) -> Answer:
-        return Answer(self.name, Estimates([np.nan] * n, [why] * n), seconds, why)
+        told = why if n == 1 else why.partition(":")[0]
+        return Answer(self.name, Estimates([np.nan] * n, [told] * n), seconds, why)
 
 
 def ask_all(members: Sequence[Asked], products: Sequence[Product]) -> list[Answer]:

@@ -40,7 +40,7 @@ class Tally:
     def plus(self, answer: Answer) -> Tally:
         """Return the tally with one more answer in it."""
         missing = np.flatnonzero(np.isnan(answer.estimates.price))
-        why = answer.estimates.error[missing[-1]] if len(missing) else self.why
+        why = answer.left_out or (answer.estimates.error[missing[-1]] if len(missing) else self.why)
         return Tally(
             self.calls + 1, self.products + len(answer.estimates.price),
             self.left_out + (answer.left_out is not None), self.failed + len(missing),

@@ -125,6 +125,8 @@ def _opener(folder: Path) -> Callable[[Path], tuple[Any, str]]:
         return lambda place: (_bundle(place), _version(place, "members.json"))
     if (folder / "adapter_config.json").is_file():
         return _tuned
+    if (folder / "scaled.json").is_file():
+        return _scaled
     kind = _kind(folder)
     if kind is not None:
         from shared.compression.probe import open_pricer
@@ -153,13 +155,19 @@ def _tuned(folder: Path) -> tuple[Any, str]:
     return tuned_pricer(folder), _version(folder, "adapter_config.json")
 
 
+def _scaled(folder: Path) -> tuple[Any, str]:
+    from shared.compression.scaled import open_scaled
+
+    return open_scaled(folder), _version(folder, *sorted(folder.glob("**/*.json")))
+
+
 def _fitted(folder: Path) -> tuple[Any, str]:
     from shared.pricers import load_pricer
 
     return load_pricer(folder), folder.resolve().name
 
 
-def _version(folder: Path, file: str) -> str:
+def _version(folder: Path, *files: str | Path) -> str:
     """Return a name by which a model is told from others: its folder, and a hash."""
-    digest = hashlib.sha256((folder / file).read_bytes()).hexdigest()[:8]
-    return f"{folder.resolve().name}-{digest}"
+    content = b"".join((folder / file).read_bytes() for file in files)
+    return f"{folder.resolve().name}-{hashlib.sha256(content).hexdigest()[:8]}"

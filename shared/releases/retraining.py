@@ -68,7 +68,8 @@ def should_retrain(
     since the model was trained; ``errors``: absolute errors in dollars of recent estimates.
     """
     gain = _gain(release, errors)
-    why = [f"alarm: {signal.said}" for signal in signals if signal.alarm]
+    # Two tests of one thing say the same.
+    why = [f"alarm: {said}" for said in dict.fromkeys(s.said for s in signals if s.alarm)]
     if gain[1] > 0:
         why.append(f"the error is {number(gain[0])} higher than at release")
     age = ((now or datetime.now(UTC)) - datetime.fromisoformat(release.created)).total_seconds()

@@ -61,19 +61,12 @@ class ShadowedPricer:
         }
         errors = [
             None if math.isfinite(price) else f"{self._versions[1]}: {b}; {self._versions[0]}: {a}"
-            for price, a, b in zip(values["price"], *map(_reasons, answers), strict=True)
+            for price, a, b in zip(values["price"], old.error, new.error, strict=True)
         ]
         seconds = np.full(len(own), max(a.seconds for a in answers) / max(len(own), 1))
         found = VersionedEstimates(error=errors, seconds=seconds, **values)
         found.versions = [self._versions[int(one)] for one in own]
         return found
-
-
-def _reasons(answer: Answer) -> list[str | None]:
-    """Return why products have no price; the message of a lost call may quote another one's."""
-    if answer.left_out is None:
-        return answer.estimates.error
-    return [answer.left_out.partition(":")[0]] * len(answer.estimates.price)
 
 
 def _told(answers: list[Answer], products: Sequence[Product]) -> dict[str, Any]:

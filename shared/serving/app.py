@@ -136,7 +136,7 @@ def _add_routes(app: FastAPI, metrics: Metrics) -> None:
     async def ready() -> Response:
         """Tell whether requests are welcome: not before the model is warm, nor while it stops."""
         if app.state.service.ready:
-            return as_json({"status": "ready", "model": app.state.service.version})
+            return as_json({"status": "ready", "model": app.state.service.current})
         why = "is shutting down" if app.state.service.closing else "is not ready yet"
         raise Refusal(503, "not_ready", f"this service {why}", retry_after=1)
 

@@ -154,7 +154,7 @@ def add_routes(app: FastAPI, refusals: dict[int | str, dict[str, Any]]) -> None:
     async def models() -> dict[str, Any]:
         """List the one model there is."""
         known = {
-            "id": app.state.service.version,
+            "id": app.state.service.current,
             "object": "model",
             "created": 0,
             "owned_by": "you",

@@ -84,6 +84,13 @@ class Service:
         return self.warm.is_set() and not self.closing and self.healthy
 
     @property
+    def current(self) -> str:
+        """The version that answers whoever is not part of a trial."""
+        if getattr(self._router, "status", None) == "promoted":  # since this process has begun
+            return self._router("")[1]
+        return self.version
+
+    @property
     def healthy(self) -> bool:
         """Tell whether this process can go on."""
         return self.failure is None and self.batcher.hung < UNWELL

@@ -165,9 +165,20 @@ def serving(found: dict) -> str:
         f"lost, {load['wrong']} wrong, memory from "
         f"{soak['megabytes_first']:.0f} to {soak['megabytes_last']:.0f} MB. kill -9 of a worker "
         f"under load, {killed['kills']} times: {hit['answered']:,} answered, {hit['lost']} lost, "
-        f"{hit['wrong']} wrong. Measured {found['date']}."
+        f"{hit['wrong']} wrong. {_by_wrk(found)}Measured {found['date']}."
     )
     return "\n".join([*lines, note, ""])
+
+
+def _by_wrk(found: dict) -> str:
+    """Return what somebody else's load generator finds that batches bring."""
+    best = {row["pricer"]: row for row in found.get("wrk", ())}  # the last one: the largest
+    said = " and ".join(
+        f"{name} {row['products_a_second']:,.0f} a second in batches of {row['max_batch']}, "
+        f"{row['faster']:.1f} times as many as one by one"
+        for name, row in best.items()
+    )
+    return f"By wrk, a load generator of others: {said}. " if said else ""
 
 
 def _read(path: Path) -> dict:
