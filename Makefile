@@ -42,6 +42,7 @@ bench: $(READY)  ## speed, size and errors, from curation to the service under l
 	$(BIN)/python tests/benchmarks/compression.py $(if $(WRITE),--write)
 	$(BIN)/python tests/benchmarks/understanding.py $(if $(WRITE),--write)
 	$(BIN)/python tests/benchmarks/serving.py $(if $(WRITE),--write)
+	@if command -v wrk >/dev/null; then $(BIN)/python tests/benchmarks/serving_wrk.py $(if $(WRITE),--write); fi
 	@$(if $(WRITE),$(BIN)/python tests/benchmarks/report.py)
 
 notebooks: $(READY)  ## execute the lessons in place and record what the run took (for authors)

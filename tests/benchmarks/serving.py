@@ -129,7 +129,7 @@ def sustained(url: str, records: list[dict], times: Times) -> float:
         found = run_load(url, records, rate=share * closed, seconds=times.load)
         late = np.array(found.latency)[np.array(found.when) > times.load / 2]
         if found.answered == found.asked and np.median(late) < SETTLED:
-            return share * closed
+            return float(share * closed)
         time.sleep(1.0)
     raise RuntimeError(f"a queue grows even at a fifth of {closed:.0f} requests a second")
 
