@@ -8,7 +8,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy.stats import permutation_test
 
 from shared.evaluation.bootstrap import mean_intervals
 from shared.evaluation.metrics import number
@@ -138,6 +137,8 @@ def _sign_flip_p(difference: np.ndarray, seed: int) -> float:
         return float("nan")
     if len(difference) == 1 or not difference.any():  # every flip is as extreme as what was seen
         return 1.0
+    from scipy.stats import permutation_test  # a service that compares nothing starts without it
+
     result = permutation_test(
         (difference,), lambda x, axis: x.mean(axis=axis), permutation_type="samples",
         vectorized=True, n_resamples=FLIPS, batch=max(1, 1_000_000 // len(difference)),

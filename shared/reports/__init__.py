@@ -3,48 +3,36 @@
 ``collect`` builds the leaderboard from stored results; the charts show where the errors are.
 """
 
-from shared.reports.charts import error_by_price, leaderboard_bars, running_mean, scatter
-from shared.reports.data_charts import (
-    category_bars,
-    cluster_sizes,
-    length_histogram,
-    length_vs_price,
-    price_histogram,
-)
-from shared.reports.figures import Chart
-from shared.reports.leaderboard import Leaderboard, collect, to_console, to_html, to_markdown
-from shared.reports.live import live_loss
-from shared.reports.model_charts import (
-    coverage_chart,
-    learning_curves,
-    line_chart,
-    loss_curve,
-    power_law,
-)
-from shared.reports.plane import cost_plane, pareto
+from __future__ import annotations
 
-__all__ = [
-    "Chart",
-    "Leaderboard",
-    "category_bars",
-    "cluster_sizes",
-    "collect",
-    "cost_plane",
-    "coverage_chart",
-    "error_by_price",
-    "leaderboard_bars",
-    "learning_curves",
-    "length_histogram",
-    "length_vs_price",
-    "line_chart",
-    "live_loss",
-    "loss_curve",
-    "pareto",
-    "power_law",
-    "price_histogram",
-    "running_mean",
-    "scatter",
-    "to_console",
-    "to_html",
-    "to_markdown",
-]
+from shared.lazy import lazy
+
+_FROM = {
+    "Chart": "reports.figures",
+    "Leaderboard": "reports.leaderboard",
+    "category_bars": "reports.data_charts",
+    "cluster_sizes": "reports.data_charts",
+    "collect": "reports.leaderboard",
+    "cost_plane": "reports.plane",
+    "coverage_chart": "reports.model_charts",
+    "error_by_price": "reports.charts",
+    "leaderboard_bars": "reports.charts",
+    "learning_curves": "reports.model_charts",
+    "length_histogram": "reports.data_charts",
+    "length_vs_price": "reports.data_charts",
+    "line_chart": "reports.model_charts",
+    "live_loss": "reports.live",
+    "loss_curve": "reports.model_charts",
+    "pareto": "reports.plane",
+    "power_law": "reports.model_charts",
+    "price_histogram": "reports.data_charts",
+    "running_mean": "reports.charts",
+    "scatter": "reports.charts",
+    "to_console": "reports.leaderboard",
+    "to_html": "reports.leaderboard",
+    "to_markdown": "reports.leaderboard",
+}
+__all__ = list(_FROM)
+
+# Import a part when it is asked for: a service that prints a table is to start without matplotlib.
+__getattr__ = lazy(__name__, _FROM)
