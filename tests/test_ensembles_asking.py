@@ -102,7 +102,16 @@ def test_where_all_fail_all_reasons_are_told():
     found = asked(Fixed("a", 10, fail()), Fixed("b", [np.nan] * 4)).price(PRODUCTS)
     assert np.isnan(found.price).all()
     assert np.isnan(found.low).all()
-    assert found.error[0] == "a: RuntimeError: server is down; b: no price"
+    assert found.error[0] == "a: RuntimeError; b: no price"
+
+
+def test_what_a_member_says_of_one_product_is_not_told_of_another():
+    """Incident: a member's error quoted a customer's text, and a whole batch got to read it."""
+    said = fail(ValueError("cannot read 'a private text'"))
+    pricer = asked(Fixed("a", 10, said))
+    assert pricer.price(PRODUCTS).error == ["a: ValueError"] * 4
+    assert pricer.price(PRODUCTS[:1]).error == ["a: ValueError: cannot read 'a private text'"]
+    assert "private" in pricer.tallies["a"].why  # whoever runs it may know
 
 
 @pytest.mark.parametrize("wrong", [[1.0, 2.0], "nonsense", None, [[1.0]]])

@@ -32,8 +32,12 @@ ASKED = [
 ]
 
 
+def place(product: Product) -> int:
+    return int(product.id.removeprefix("record-"))  # the service names what has no name of its own
+
+
 def true_price(product: Product) -> float:
-    return 20.0 + int(product.id) % 300
+    return 20.0 + place(product) % 300
 
 
 TRUTHS = {item_key(product.text): true_price(product) for product in ASKED}
@@ -52,9 +56,9 @@ class Double:
         self.calls += 1
         if self.does and (said := self.does(asked)) is not None:
             return said
-        signs = [1 if (int(p.id) // 3 + int(self.version[1:])) % 2 else -1 for p in asked]
+        signs = [1 if (place(p) // 3 + int(self.version[1:])) % 2 else -1 for p in asked]
         prices = [
-            true_price(p) + s * self.off * (0.5 + int(p.id) % 7 / 6)
+            true_price(p) + s * self.off * (0.5 + place(p) % 7 / 6)
             for p, s in zip(asked, signs, strict=True)
         ]
         return Estimates(prices, low=np.array(prices) / 2, high=np.array(prices) * 2)
