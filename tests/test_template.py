@@ -307,9 +307,10 @@ def test_every_line_of_a_new_project_is_for_somebody(tmp_path):
     }  # fmt: skip
     pins = (tmp_path / "p" / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert pins[1].startswith("price-course @ git+https://")
-    assert all("==" in pin and "+" not in pin for pin in pins[2:]), "all of them are installed here"
     assert "runs/" in (tmp_path / "p" / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert len((tmp_path / "p" / "run.py").read_text(encoding="utf-8").splitlines()) < 40
+    pytest.importorskip("torch")
+    assert all("==" in pin and "+" not in pin for pin in pins[2:]), "all of them are installed here"
 
 
 def test_the_generator_is_seeded_and_dirty():

@@ -202,7 +202,7 @@ def test_the_job_asks_nothing_twice_on_one_date(watched):
     job = CanaryJob(watched, lambda: reach(asked=asked), every=7)
     one = job.run("2026-11-01")
     count = len(asked)
-    assert job.run("2026-11-01") == one
+    assert repr(job.run("2026-11-01")) == repr(one)  # it holds NaN, which equals nothing
     assert len(asked) == count == 150
     assert not job.due("2026-11-07")
     assert job.due("2026-11-08")
