@@ -9,6 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from browsers import BROWSER
 
 _OURS = {"COURSE_SOURCE": "embedded", "COURSE_PROFILE": "tiny", "COURSE_SEED": "42"}
 
@@ -34,6 +35,17 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         if error.name in os.environ.get("COURSE_WITHOUT", "").split():
             pytest.skip(f"{error.name} is not in this environment")
         raise
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[object, None, None]:
+    """Yield a real browser without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

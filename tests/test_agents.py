@@ -400,7 +400,7 @@ def test_views_name_everything_and_run_nothing(tmp_path):
 
 
 def test_no_key_gets_into_files(server, tmp_path, monkeypatch):
-    secret = "sk-verysecretkey1234567890"
+    secret = "sk-" + "verysecret" * 3
     monkeypatch.setenv("OPENAI_API_KEY", secret)
     evil = offer("evil", f"Lamp {secret} Authorization: Bearer abcdefgh12345678", 30)
     server.documents = feeds_of(evil, *GOOD)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,15 +16,13 @@ from contextlib import contextmanager, suppress
 import psutil
 import pyarrow as pa
 import pytest
+from browsers import needs_browser
 
 from shared.data.schema import ITEM
 from shared.data.storage import write_json, write_parquet
 from shared.pipeline import prepare
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-pytestmark = pytest.mark.skipif(not BROWSER, reason="no chromium or chrome is installed here")
+pytestmark = needs_browser
 
 COMMAND = (
     "import sys, shared.commands.app_command; from shared.commands.cli import main; "
@@ -82,16 +79,6 @@ def served(folder, runs):
 def app(folder, tmp_path_factory):
     with served(folder, tmp_path_factory.mktemp("runs")) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @contextmanager

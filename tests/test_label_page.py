@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 import pytest
+from browsers import needs_browser
 
 from shared.data import Product, open_items
 from shared.data.schema import ITEM
@@ -19,11 +19,6 @@ from shared.pipeline import prepare
 from shared.pricers.human import Answers, asked
 from shared.pricers.label_page import Session, _view
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
-
-needs_browser = pytest.mark.skipif(not BROWSER, reason="no chromium or chrome is installed here")
 BOX = "#price input, #price textarea"
 EVIL = Product("p", "<script>alert(1)</script>", "<img src=x onerror=alert(1)> ${1+1}", "<b>", "{}")
 
@@ -110,16 +105,6 @@ class Person:
         self.page.keyboard.type(text)
         for key in keys or ["Enter"]:
             self.page.keyboard.press(key)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield started
-        started.close()
 
 
 @needs_browser

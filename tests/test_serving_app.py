@@ -9,7 +9,6 @@ import http.server
 import io
 import json
 import os
-import shutil
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from browsers import BROWSER
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +27,6 @@ from shared.data import Product
 from shared.evaluation import Estimates
 from shared.operating import PriceClient, ServedPricer, in_thread, open_served
 from shared.operating.client import ServiceError, record_of
-from shared.operating.running import end_when_unwell
 from shared.operating.started import ServerError
 from shared.pipeline import read_products
 from shared.releases.shadow import VersionedEstimates
@@ -37,9 +36,6 @@ from shared.serving.logs import to_stderr
 from shared.serving.schemas import MOST_PRODUCTS, products_of
 
 KEY, OTHER = "a-key-of-the-tests-0001", "a-key-of-the-tests-0002"
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
 SCREENSHOT = os.environ.get("COURSE_SCREENSHOT")
 KETTLE = {"title": "Electric kettle, 1.7 litres", "features": ["Boils fast"]}
 
@@ -422,7 +418,7 @@ def test_a_worker_whose_model_hangs_asks_to_be_replaced():
     fake, ended = Fake(), threading.Event()
     app = create_app(
         lambda: fake, "v1", limits=Limits(patience=0.1), log=lambda line: None,
-        started=lambda service: setattr(service, "watched", end_when_unwell(service, ended.set)),
+        started=lambda service: service.when_unwell(ended.set),
     )  # fmt: skip
     with in_thread(app) as url:
         PriceClient(url).price([KETTLE])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shared.commands.options import Seed, app, settings_for
+from shared.commands.options import OpenBrowser, PagePort, Seed, app, settings_for
 
 # Heavy libraries are imported inside the command: `--help` must not wait for them.
 
@@ -30,10 +30,8 @@ def open_app(
     host: Annotated[
         str, typer.Option(help="Address; any but loopback demands COURSE_APP_PASSWORD.")
     ] = "127.0.0.1",
-    port: Annotated[
-        int | None, typer.Option(help="Port of the page [default: the first free from 7860].")
-    ] = None,
-    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    port: PagePort = None,
+    browser: OpenBrowser = True,
     seed: Seed = None,
 ) -> None:
     """Open the page: price a product, compare models, label, watch drift, find deals.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shared.commands.options import Seed, app, settings_for
+from shared.commands.options import OpenBrowser, PagePort, Seed, app, settings_for
 
 # Heavy libraries are imported inside the command: `--help` must not wait for them.
 
@@ -36,10 +36,8 @@ def label(
         Path | None,
         typer.Option(help="With --results: stored results to score on the same products."),
     ] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port of the page [default: the first free from 7860].")
-    ] = None,
-    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+    port: PagePort = None,
+    browser: OpenBrowser = True,
     seed: Seed = None,
 ) -> None:
     """Price products yourself: the human baseline.

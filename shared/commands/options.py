@@ -23,6 +23,10 @@ SOURCES = "JSONL or JSONL.gz file, a folder of them, 'embedded', or 'amazon:CATE
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="Seed of all that is random [default: 42].")]
 Source = Annotated[str | None, typer.Option(help=f"Records: {SOURCES} [default: embedded].")]
+PagePort = Annotated[
+    int | None, typer.Option(help="Port of the page [default: the first free from 7860].")
+]
+OpenBrowser = Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser.")]
 Profile = Annotated[
     str | None, typer.Option(metavar="|".join(PROFILES), help="Size of the run [default: tiny].")
 ]

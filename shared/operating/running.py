@@ -18,7 +18,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,17 +105,6 @@ def worker_app() -> FastAPI:
     return _app(plan, plan.opened(), started=_worker_started, wait_until_warm=True)
 
 
-def end_when_unwell(service: Service, end: Callable[[], Any]) -> asyncio.Task:
-    """Call ``end`` once the service's model hangs for good: its supervisor starts a new worker."""
-
-    async def watch() -> None:
-        while service.healthy:
-            await asyncio.sleep(1)
-        end()
-
-    return asyncio.get_running_loop().create_task(watch())
-
-
 def end_with_parent() -> None:
     """Stop this process when the one that started it is gone: a kernel, say, that was killed."""
     parent = int(os.environ.get(PARENT, 0))
@@ -180,8 +169,7 @@ def _observe(plan: Plan, served: Served) -> Observe | None:
 
 def _worker_started(service: Service) -> None:
     _stop_gently(service)
-    stop = functools.partial(os.kill, os.getpid(), signal.SIGTERM)
-    service.watched = end_when_unwell(service, stop)  # a task that nobody holds may be collected
+    service.when_unwell(functools.partial(os.kill, os.getpid(), signal.SIGTERM))
 
 
 def _app(plan: Plan, served: Served, **more: Any) -> FastAPI:

@@ -73,6 +73,7 @@ class Service:
         self._observer = Worker("observer") if observe else None
         self.warm, self.closing = asyncio.Event(), False
         self.failure: str | None = None
+        self._unwell: asyncio.Task | None = None
         self.batcher: MicroBatcher[Job, Priced] = MicroBatcher(
             price_jobs, max_batch=limits.max_batch, max_wait=limits.max_wait, queue=limits.queue,
             patience=limits.patience, worked=self._worked,
@@ -125,9 +126,21 @@ class Service:
         self.version = self.version or str(named)
         self.warm.set()
 
+    def when_unwell(self, end: Callable[[], Any]) -> None:
+        """Call ``end`` once the model hangs for good, so that a supervisor starts a new worker."""
+
+        async def watch() -> None:
+            while self.healthy:
+                await asyncio.sleep(1)
+            end()
+
+        self._unwell = asyncio.get_running_loop().create_task(watch())
+
     async def close(self) -> None:
         """Finish what was taken, and stop."""
         self.closing = True
+        if self._unwell:
+            self._unwell.cancel()
         await self.batcher.close(self.limits.timeout)
         if self._observer:
             await asyncio.to_thread(self._observer.stop, 10.0)
