@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from browsers import BROWSER
+from browsers import BROWSER, needs_browser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -693,7 +693,7 @@ def test_the_description_has_examples(url):
     assert "https://" not in page  # the page works without a network
 
 
-@pytest.mark.skipif(not BROWSER, reason="no chromium or chrome is installed here")
+@needs_browser
 def test_the_page_prices_its_example_in_a_real_browser_without_any_other_server(url):
     """Incident: the usual page of documentation fetches its code elsewhere, and was blank."""
     from playwright.sync_api import sync_playwright

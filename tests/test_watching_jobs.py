@@ -1,7 +1,6 @@
 """The watch as people meet it: commands, the canary's schedule, the page in a real browser."""
 
 import json
-import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
+from browsers import BROWSER, needs_browser
 
 from shared.commands.cli import main
 from shared.compression import StudentPricer
@@ -35,9 +35,6 @@ from shared.watching import (
 )
 from shared.watching.scheduled import WORKFLOW
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
-)
 NAME = "gpt-6-luna"
 
 
@@ -273,7 +270,7 @@ def test_charts_say_in_words_what_they_show(seen):
     assert cusum_chart(empty[0]).svg(None).startswith("<svg")
 
 
-@pytest.mark.skipif(not BROWSER, reason="no chromium or chrome is installed here")
+@needs_browser
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_in_a_browser(seen, tmp_path, width, scheme):
